@@ -1,0 +1,1 @@
+"""What a workflow may ask of each team."""

@@ -1,0 +1,244 @@
+"""The whole shop on this machine with one command: `python -m deploy.local`, or `make run`.
+
+Starts what it consists of, in order, watches over it, and stops it on Ctrl-C or SIGTERM. What it keeps is in the data
+directory, so that the next start goes on where this one stopped.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from deploy.stack import (
+    HOST,
+    Stack,
+    StackError,
+    StackSettings,
+    Urls,
+    check_database,
+    data_directory,
+    read_settings,
+    stack_file,
+    take_ports,
+)
+from deploy.supervisor import ChildFailed, Program, Say, Supervisor, together
+from services.shared.settings import (
+    TEAMS,
+    ApiSettings,
+    DatabaseSettings,
+    OrderSettings,
+    PoolSettings,
+    Team,
+    WorkerSettings,
+)
+
+ROOT = Path(__file__).parent.parent
+SEARCH_ATTRIBUTES = {
+    "OrderStatus": "Keyword",
+    "CustomerId": "Keyword",
+    "ProductId": "Keyword",
+    "NeedsAttention": "Bool",
+    "CancelReason": "Keyword",
+}
+Opening = Callable[[Supervisor], Awaitable[None]]
+
+
+class Shop:
+    """What runs on this machine: its addresses and its programs."""
+
+    def __init__(self, settings: StackSettings, data_dir: Path) -> None:
+        ports = take_ports(
+            {
+                "STREET12_API_PORT": settings.api_port,
+                "STREET12_TEMPORAL_PORT": settings.temporal_port,
+                "STREET12_TEMPORAL_UI_PORT": settings.temporal_ui_port,
+                "STREET12_PAYMENT_PORT": settings.payment_port,
+                **dict.fromkeys(TEAMS, 0),  # where each team's worker tells whether it is ready
+            }
+        )
+        self._ports = ports
+        self._data_dir = data_dir
+        self.urls = Urls(
+            api=f"http://{HOST}:{ports['STREET12_API_PORT']}",
+            temporal=f"{HOST}:{ports['STREET12_TEMPORAL_PORT']}",
+            temporalUi=f"http://{HOST}:{ports['STREET12_TEMPORAL_UI_PORT']}",
+            payments=f"http://{HOST}:{ports['STREET12_PAYMENT_PORT']}",
+        )
+        # A Temporal Cloud account that the person's shell is set up for is not meant here.
+        own = {name: value for name, value in os.environ.items() if not name.startswith("TEMPORAL_")}
+        self._environment = {
+            "STREET12_PAYMENT_KEY": "sk_test_local",
+            **own,
+            "PYTHONUNBUFFERED": "1",
+            "TEMPORAL_ADDRESS": self.urls.temporal,
+            "STREET12_DATA_DIR": str(data_dir),
+            "STREET12_PAYMENT_URL": self.urls.payments,
+            "STREET12_API_PORT": str(ports["STREET12_API_PORT"]),
+        }
+
+    async def open(self, supervisor: Supervisor) -> None:
+        """Start everything; what needs nothing of one another starts at once."""
+        await together(
+            supervisor.start(self.temporal()),
+            supervisor.start(self.payments()),
+            supervisor.finish(self.databases()),
+        )
+        await together(supervisor.start(*map(self.worker, TEAMS)), supervisor.start(self.api()))
+
+    def temporal(self) -> Program:
+        binary = Path(sys.executable).with_name("temporal")
+        attributes = [f"--search-attribute={name}={kind}" for name, kind in SEARCH_ATTRIBUTES.items()]
+        return Program(
+            name="temporal",
+            command=[
+                *(str(binary), "server", "start-dev", "--ip", HOST, "--log-level", "warn"),
+                *("--port", str(self._ports["STREET12_TEMPORAL_PORT"])),
+                *("--ui-port", str(self._ports["STREET12_TEMPORAL_UI_PORT"])),
+                *("--db-filename", str(self._data_dir / "temporal.db")),
+                *("--sqlite-pragma", "journal_mode=wal", "--sqlite-pragma", "synchronous=1"),
+                *attributes,
+            ],
+            environment=self._environment,
+            # Asked through the Web UI, so that both have come up.
+            ready_url=f"{self.urls.temporalUi}/api/v1/namespaces/default",
+            silent_stop=True,  # it complains of every connection that it closes itself
+        )
+
+    def payments(self) -> Program:
+        port = str(self._ports["STREET12_PAYMENT_PORT"])
+        ledger = str(self._data_dir / "payments.db")
+        return self._python(
+            "payments",
+            *("-m", "deploy.payments", "--host", HOST, "--port", port, "--ledger", ledger),
+            ready_url=f"{self.urls.payments}/healthz",
+        )
+
+    def databases(self) -> Program:
+        return self._python("databases", "-m", "deploy.migrate", "--demo")
+
+    def worker(self, team: Team) -> Program:
+        port = self._ports[team]
+        return self._python(
+            f"worker-{team}",
+            *("worker.py", "--team", team),
+            ready_url=f"http://{HOST}:{port}/readyz",
+            STREET12_WORKER_HEALTH_PORT=str(port),
+            STREET12_WORKER_LIVENESS_FILE=str(self._data_dir / "run" / f"worker-{team}.alive"),
+        )
+
+    def api(self) -> Program:
+        return self._python("api", "api.py", ready_url=f"{self.urls.api}/readyz")
+
+    def _python(self, name: str, *arguments: str, ready_url: str = "", **environment: str) -> Program:
+        return Program(
+            name=name,
+            command=[sys.executable, *arguments],
+            environment=self._environment | environment,
+            directory=ROOT,
+            ready_url=ready_url,
+        )
+
+
+async def run(data_dir: Path, urls: Urls, opening: Opening, say: Say, opened: Callable[[], None]) -> None:
+    """Open the shop, keep it open until SIGINT, SIGTERM or SIGHUP, close it. Raises `ChildFailed`."""
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
+            loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
+    is_open = False
+
+    def publish() -> None:
+        if is_open:
+            Stack(urls=urls, processes=supervisor.pids).write(data_dir)
+
+    supervisor = Supervisor(say, spawned=publish)
+    try:
+        stopping = asyncio.create_task(stop.wait())
+        starting = asyncio.ensure_future(opening(supervisor))
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            is_open = True
+            publish()
+            opened()
+            await stopping
+        else:
+            starting.cancel()
+            with suppress(asyncio.CancelledError):
+                await starting
+    finally:
+        say("shop", "stopping (Ctrl-C again: at once) …")
+        stop.set()
+        await supervisor.stop(hurry)
+        stack_file(data_dir).unlink(missing_ok=True)
+        say("shop", "stopped")
+
+
+class LogStream:
+    """One tagged, coloured stream of what all children say. A reader that goes away stops nothing."""
+
+    _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red", "bright_cyan")
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._prefixes: dict[str, str] = {}
+
+    def __call__(self, tag: str, line: str) -> None:
+        if tag not in self._prefixes:
+            colour = "bold" if tag == "shop" else self._COLOURS[len(self._prefixes) % len(self._COLOURS)]
+            with self._console.capture() as styled:
+                self._console.print(f"{tag:<9} | ", style=colour, end="", highlight=False)
+            self._prefixes[tag] = styled.get()
+        with suppress(OSError):
+            self._console.file.write(f"{self._prefixes[tag]}{line}\n")
+            self._console.file.flush()
+
+
+def what_runs_where(urls: Urls, data_dir: Path, seconds: float) -> Table:
+    table = Table(title=f"12번가 is open ({seconds:.1f} s)", title_justify="left", show_header=False)
+    table.add_row("Shop API", f"{urls.api}  (to try it: {urls.api}/docs)")
+    table.add_row("Temporal Web UI", f"{urls.temporalUi}  (its server: {urls.temporal})")
+    table.add_row("Payment simulator", f"{urls.payments}  (its ledger: {urls.payments}/ledger)")
+    table.add_row("Data", str(data_dir))
+    table.add_row("A first order", "make demo, in another terminal")
+    table.add_row("Stop", "Ctrl-C")
+    return table
+
+
+def main() -> int:
+    """The process's exit status: 0 when the shop was stopped, 1 when it could not run here."""
+    began = time.monotonic()
+    console = Console()
+    say = LogStream(console)
+    try:
+        settings = read_settings(StackSettings)
+        for kind in (PoolSettings, DatabaseSettings, OrderSettings, ApiSettings, WorkerSettings):
+            read_settings(kind)  # what the children will read
+        with data_directory(settings.data_dir) as data_dir:
+            stack_file(data_dir).unlink(missing_ok=True)
+            for name in ("temporal", "payments", *TEAMS):
+                check_database(data_dir / f"{name}.db")
+            shop = Shop(settings, data_dir)
+            say("shop", "opening …")
+
+            def opened() -> None:
+                with suppress(OSError):
+                    console.print(what_runs_where(shop.urls, data_dir, time.monotonic() - began))
+
+            asyncio.run(run(data_dir, shop.urls, shop.open, say, opened))
+    except (StackError, ChildFailed) as error:
+        print(f"street12: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

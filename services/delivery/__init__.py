@@ -1,0 +1,1 @@
+"""상품배송팀: stock, stock movements, deliveries."""

@@ -1,0 +1,1 @@
+"""What all three teams need and none owns."""

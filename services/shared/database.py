@@ -1,0 +1,183 @@
+"""The one place that builds engines, opens transactions, bounds them in time and repeats them.
+
+Work on a database is handed over whole, as a function of a session, because a transaction that the database gives up
+(deadlock, lock wait, lost connection) can only be repeated from its beginning. So such a function must do nothing
+but talk to its session: no calls to other systems, no changes outside.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import structlog
+from sqlalchemy import event, insert
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.types import DateTime, TypeDecorator
+from sqlmodel import SQLModel, text
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from services.shared.errors import DatabaseUnavailable
+from services.shared.settings import PoolSettings
+
+T = TypeVar("T")
+Work = Callable[[AsyncSession], Awaitable[T]]
+
+_log = structlog.get_logger(__name__)
+_WRITES = "street12_writes"
+# 1205 lock wait timeout, 1213 deadlock victim, 2006 server has gone away, 2013 connection lost during a query (also
+# after a COMMIT that took effect: the repetition then finds its own work by key), 2003 cannot connect, 1040 too many
+# connections, 1053 server shutting down, 2014 out of sync after a cancelled query.
+_REPEATABLE_MYSQL = frozenset({1040, 1053, 1205, 1213, 2003, 2006, 2013, 2014})
+_REPEATABLE_SQLITE = ("database is locked", "database table is locked", "database is busy")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment with its time zone, kept as UTC to the microsecond (MySQL drops fractions unless told)."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        if dialect.name == "mysql" or dialect.name == "mariadb":
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(DateTime())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Database:
+    """One team's database."""
+
+    def __init__(self, url: str, pool: PoolSettings | None = None) -> None:
+        self._settings = pool or PoolSettings()
+        self.engine = _engine(url, self._settings)
+
+    async def write(self, work: Work[T]) -> T:
+        """Run `work` in a transaction that may write; its effects are all there when this returns, or none.
+
+        Raises `DatabaseUnavailable` when the database did not answer in time or asked for a repetition too often.
+        After that error the transaction may still have been committed (a lost reply): every write has a key by which
+        a repetition finds it.
+        """
+        return await self._attempt(work, writes=True)
+
+    async def read(self, work: Work[T]) -> T:
+        """Run `work` in a transaction that only reads. Raises `DatabaseUnavailable`."""
+        return await self._attempt(work, writes=False)
+
+    async def ping(self) -> None:
+        """Raises `DatabaseUnavailable` unless the database answers."""
+
+        async def one(session: AsyncSession) -> None:
+            await (await session.connection()).execute(text("SELECT 1"))
+
+        await self.read(one)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+    async def _attempt(self, work: Work[T], *, writes: bool) -> T:
+        for attempt in range(1, self._settings.attempts + 1):
+            try:
+                async with asyncio.timeout(self._settings.transaction_seconds):
+                    return await self._once(work, writes=writes)
+            except (DBAPIError, PoolTimeout, TimeoutError, OSError) as error:
+                if not _is_repeatable(error):
+                    raise
+                _log.warning("transaction given up by the database", attempt=attempt, error=_cause(error))
+                if attempt == self._settings.attempts or isinstance(error, TimeoutError):
+                    raise DatabaseUnavailable(_cause(error)) from error
+            await asyncio.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    async def _once(self, work: Work[T], *, writes: bool) -> T:
+        async with self.engine.connect() as connection:
+            await connection.execution_options(**{_WRITES: writes})
+            async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
+                return await work(session)
+
+
+async def insert_if_new(session: AsyncSession, row: SQLModel) -> bool:
+    """Insert a row unless one with the same unique key is there; says whether it was inserted.
+
+    Where another transaction is just inserting that key, this waits for its outcome. Both databases take back a
+    failed INSERT alone and leave the transaction usable.
+    """
+    try:
+        await session.exec(insert(type(row)).values(**row.model_dump()))
+    except IntegrityError as error:
+        if _is_duplicate(error):
+            return False
+        raise
+    return True
+
+
+def _engine(url: str, settings: PoolSettings) -> AsyncEngine:
+    if url.startswith("sqlite"):
+        engine = create_async_engine(
+            url,
+            pool_size=settings.size,
+            max_overflow=settings.overflow,
+            connect_args={"timeout": settings.transaction_seconds},
+        )
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        return engine
+    return create_async_engine(
+        url,
+        pool_size=settings.size,
+        max_overflow=settings.overflow,
+        pool_timeout=settings.transaction_seconds,
+        pool_recycle=settings.recycle_seconds,
+        pool_pre_ping=True,
+        # A row that another transaction just committed must be seen by the statement after a duplicate key.
+        isolation_level="READ COMMITTED",
+        connect_args={
+            "connect_timeout": settings.transaction_seconds,
+            "init_command": "SET time_zone = '+00:00'",
+        },
+    )
+
+
+def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
+    dbapi_connection.isolation_level = None  # BEGIN is ours, below
+    cursor = dbapi_connection.cursor()
+    # WAL: readers and one writer at once. FULL: a commit that was acknowledged survives a power cut.
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes the lock at once: upgrading from a read fails with "database is locked" without waiting.
+    writes = connection.get_execution_options().get(_WRITES, True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _is_repeatable(error: Exception) -> bool:
+    if isinstance(error, OperationalError):
+        first = error.orig.args[0] if error.orig and error.orig.args else None
+        return first in _REPEATABLE_MYSQL or str(first).startswith(_REPEATABLE_SQLITE)
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated
+    return True
+
+
+def _is_duplicate(error: IntegrityError) -> bool:
+    arguments = error.orig.args if error.orig else ()
+    return bool(arguments) and (arguments[0] == 1062 or str(arguments[0]).startswith("UNIQUE constraint failed"))
+
+
+def _cause(error: Exception) -> str:
+    return str(error.orig) if isinstance(error, DBAPIError) and error.orig else f"{type(error).__name__}: {error}"

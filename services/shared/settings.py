@@ -1,0 +1,104 @@
+"""Settings, read from the environment once per process by its composition root and passed on from there.
+
+Temporal's own connection is not here: `temporalio.envconfig` reads the standard `TEMPORAL_*` variables.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Team = Literal["order", "delivery", "marketing"]
+TEAMS: tuple[Team, ...] = ("order", "delivery", "marketing")
+
+
+class PoolSettings(BaseSettings):
+    """How a process uses a database (`STREET12_POOL_…`). Times are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="STREET12_POOL_", frozen=True)
+
+    size: int = Field(default=5, ge=1)
+    overflow: int = Field(default=5, ge=0)
+    recycle_seconds: int = Field(default=1800, ge=1)
+    transaction_seconds: float = Field(default=5.0, gt=0)
+    """The longest that one attempt at a transaction may take, waiting for a connection included."""
+    attempts: int = Field(default=5, ge=1)
+    """How often a transaction that the database asks to repeat is tried in all."""
+
+
+class DatabaseSettings(BaseSettings):
+    """Each team's own database: a URL, or else an SQLite file of its own in the data directory."""
+
+    model_config = SettingsConfigDict(env_prefix="STREET12_", frozen=True)
+
+    data_dir: Path = Path(".local")
+    order_database_url: SecretStr | None = None
+    delivery_database_url: SecretStr | None = None
+    marketing_database_url: SecretStr | None = None
+
+    def url(self, team: Team) -> str:
+        """The SQLAlchemy URL of a team's database; it may hold a password."""
+        given: SecretStr | None = getattr(self, f"{team}_database_url")
+        if given is not None:
+            return given.get_secret_value()
+        return f"sqlite+aiosqlite:///{self.data_dir.absolute() / f'{team}.db'}"
+
+
+class PaymentSettings(BaseSettings):
+    """The payment provider (`STREET12_PAYMENT_…`). Stripe itself, or something that speaks its wire."""
+
+    model_config = SettingsConfigDict(env_prefix="STREET12_PAYMENT_", frozen=True)
+
+    url: str = "https://api.stripe.com"
+    key: SecretStr
+    timeout_seconds: float = Field(default=8.0, gt=0)
+    """The longest that one call to the provider may take."""
+
+
+class OrderSettings(BaseSettings):
+    """The order team's rules that a shop may want to set (`STREET12_…`)."""
+
+    model_config = SettingsConfigDict(env_prefix="STREET12_", frozen=True)
+
+    delivery_deadline_hours: float = Field(default=24 * 7, gt=0)
+    """An order not delivered this long after its delivery started is flagged for a person."""
+    dispatch_seconds: float = Field(default=1.0, gt=0)
+    """How often the dispatcher looks for accepted orders that have no workflow."""
+    dispatch_lease_seconds: float = Field(default=10.0, gt=0)
+    """How long an accepted order belongs to the process that is starting it."""
+
+    @property
+    def delivery_deadline(self) -> timedelta:
+        return timedelta(hours=self.delivery_deadline_hours)
+
+
+class ApiSettings(BaseSettings):
+    """The HTTP process (`STREET12_API_…`)."""
+
+    model_config = SettingsConfigDict(env_prefix="STREET12_API_", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    drain_seconds: float = Field(default=10.0, ge=0)
+    """How long requests in flight may take to finish after SIGTERM."""
+
+
+class WorkerSettings(BaseSettings):
+    """A worker process (`STREET12_WORKER_…`)."""
+
+    model_config = SettingsConfigDict(env_prefix="STREET12_WORKER_", frozen=True)
+
+    health_host: str = "127.0.0.1"
+    health_port: int = Field(default=0, ge=0, le=65535)
+    """Where `/livez` and `/readyz` answer; 0 takes any free port, which the log then names."""
+    liveness_file: Path | None = None
+    """Touched every 5 s while the event loop turns."""
+    grace_seconds: float = Field(default=20.0, ge=0)
+    """How long activities in flight may take to finish after SIGTERM."""
+    hard_deadline_seconds: float = Field(default=30.0, gt=0)
+    """The process ends this long after SIGTERM, whatever is still running."""
+    build_id: str = Field(
+        default="local", validation_alias=AliasChoices("TEMPORAL_WORKER_BUILD_ID", "STREET12_WORKER_BUILD_ID")
+    )
