@@ -5,6 +5,7 @@ directory, so that the next start goes on where this one stopped.
 """
 
 import asyncio
+import io
 import os
 import signal
 import sys
@@ -12,10 +13,12 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 from rich.console import Console
 from rich.table import Table
 
+from deploy.logstream import LogStream
 from deploy.stack import (
     HOST,
     Stack,
@@ -157,7 +160,10 @@ async def run(data_dir: Path, urls: Urls, opening: Opening, say: Say, opened: Ca
 
     def publish() -> None:
         if is_open:
-            Stack(urls=urls, processes=supervisor.pids).write(data_dir)
+            try:
+                Stack(urls=urls, processes=supervisor.pids).write(data_dir)
+            except OSError as error:
+                say("shop", f"{stack_file(data_dir)} cannot be written: {error.strerror}")
 
     supervisor = Supervisor(say, spawned=publish)
     try:
@@ -182,31 +188,14 @@ async def run(data_dir: Path, urls: Urls, opening: Opening, say: Say, opened: Ca
         say("shop", "stopped")
 
 
-class LogStream:
-    """One tagged, coloured stream of what all children say. A reader that goes away stops nothing."""
-
-    _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red", "bright_cyan")
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._prefixes: dict[str, str] = {}
-
-    def __call__(self, tag: str, line: str) -> None:
-        if tag not in self._prefixes:
-            colour = "bold" if tag == "shop" else self._COLOURS[len(self._prefixes) % len(self._COLOURS)]
-            with self._console.capture() as styled:
-                self._console.print(f"{tag:<9} | ", style=colour, end="", highlight=False)
-            self._prefixes[tag] = styled.get()
-        with suppress(OSError):
-            self._console.file.write(f"{self._prefixes[tag]}{line}\n")
-            self._console.file.flush()
-
-
 def what_runs_where(urls: Urls, data_dir: Path, seconds: float) -> Table:
     table = Table(title=f"12번가 is open ({seconds:.1f} s)", title_justify="left", show_header=False)
-    table.add_row("Shop API", f"{urls.api}  (to try it: {urls.api}/docs)")
-    table.add_row("Temporal Web UI", f"{urls.temporalUi}  (its server: {urls.temporal})")
-    table.add_row("Payment simulator", f"{urls.payments}  (its ledger: {urls.payments}/ledger)")
+    table.add_row("Shop API", urls.api)
+    table.add_row("… to try it", f"{urls.api}/docs")
+    table.add_row("Temporal Web UI", urls.temporalUi)
+    table.add_row("… its server", urls.temporal)
+    table.add_row("Payment simulator", urls.payments)
+    table.add_row("… its ledger", f"{urls.payments}/ledger")
     table.add_row("Data", str(data_dir))
     table.add_row("A first order", "make demo, in another terminal")
     table.add_row("Stop", "Ctrl-C")
@@ -216,8 +205,9 @@ def what_runs_where(urls: Urls, data_dir: Path, seconds: float) -> Table:
 def main() -> int:
     """The process's exit status: 0 when the shop was stopped, 1 when it could not run here."""
     began = time.monotonic()
-    console = Console()
-    say = LogStream(console)
+    # A terminal that cannot write Korean is no reason to stop.
+    cast("io.TextIOWrapper[Any]", sys.stdout).reconfigure(errors="replace")
+    say = LogStream(Console())
     try:
         settings = read_settings(StackSettings)
         for kind in (PoolSettings, DatabaseSettings, OrderSettings, ApiSettings, WorkerSettings):
@@ -230,8 +220,7 @@ def main() -> int:
             say("shop", "opening …")
 
             def opened() -> None:
-                with suppress(OSError):
-                    console.print(what_runs_where(shop.urls, data_dir, time.monotonic() - began))
+                say.show(what_runs_where(shop.urls, data_dir, time.monotonic() - began))
 
             asyncio.run(run(data_dir, shop.urls, shop.open, say, opened))
     except (StackError, ChildFailed) as error:

@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -98,7 +98,7 @@ def take_ports(wanted: Mapping[str, int]) -> dict[str, int]:
 
 
 @contextmanager
-def data_directory(data_dir: Path) -> Iterator[Path]:
+def data_directory(data_dir: Path) -> Generator[Path]:
     """The data directory, made where it is missing and held for this process alone. Raises `StackError`."""
     try:
         if data_dir.exists() and not data_dir.is_dir():

@@ -24,7 +24,7 @@ Say = Callable[[str, str], None]
 
 _PR_SET_PDEATHSIG = 1
 _LONGEST_LINE = 1 << 20
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+_libc = ctypes.CDLL(None)
 
 
 class ChildFailed(Exception):
@@ -246,8 +246,9 @@ async def together(*work: Coroutine[Any, Any, None]) -> None:
 
 
 def _die_with(parent: int) -> None:
-    # Runs in the child between fork and exec. The signal is tied to the parent's thread: start children from the main one.
-    if _libc is not None:
+    # Runs in the child between fork and exec. The kernel sends the signal when the parent's *thread* ends, so children
+    # are started from the main one.
+    if sys.platform == "linux":
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)

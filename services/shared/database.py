@@ -28,6 +28,15 @@ from services.shared.settings import PoolSettings
 T = TypeVar("T")
 Work = Callable[[AsyncSession], Awaitable[T]]
 
+# Binary collation: ids and callers that differ in case are different. utf8mb4: Korean and emoji survive.
+MYSQL_TABLE = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
 _log = structlog.get_logger(__name__)
 _WRITES = "street12_writes"
 # 1205 lock wait timeout, 1213 deadlock victim, 2006 server has gone away, 2013 connection lost during a query (also

@@ -1,0 +1,49 @@
+"""All SQL of the delivery team."""
+
+from datetime import datetime
+
+from sqlmodel import col, select, update
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from services.delivery.tables import Delivery, Stock, StockMovement
+
+
+async def stock_of(session: AsyncSession, product_id: str) -> Stock | None:
+    return await session.get(Stock, product_id)
+
+
+async def take_out(session: AsyncSession, product_id: str, qty: int, at: datetime) -> bool:
+    """Lower the stock by `qty` if it holds as many; says whether it did. One statement, so two cannot both win."""
+    result = await session.exec(
+        update(Stock)
+        .where(col(Stock.product_id) == product_id, col(Stock.on_hand) >= qty)
+        .values(on_hand=col(Stock.on_hand) - qty, updated_at=at)
+    )
+    return result.rowcount == 1
+
+
+async def put_in(session: AsyncSession, product_id: str, qty: int, at: datetime) -> bool:
+    """Raise the stock by `qty`; says whether the product is stocked at all."""
+    result = await session.exec(
+        update(Stock).where(col(Stock.product_id) == product_id).values(on_hand=col(Stock.on_hand) + qty, updated_at=at)
+    )
+    return result.rowcount == 1
+
+
+async def movement(session: AsyncSession, reference: str, kind: str) -> StockMovement | None:
+    statement = select(StockMovement).where(StockMovement.reference == reference, StockMovement.kind == kind)
+    return (await session.exec(statement)).one_or_none()
+
+
+async def delivery_of_order(session: AsyncSession, order_id: str) -> Delivery | None:
+    return await session.get(Delivery, order_id, populate_existing=True)
+
+
+async def move_delivery(session: AsyncSession, order_id: str, *, source: str, target: str, at: datetime) -> bool:
+    """Bring a delivery from one state to another; says whether it was in the first."""
+    result = await session.exec(
+        update(Delivery)
+        .where(col(Delivery.order_id) == order_id, col(Delivery.state) == source)
+        .values(state=target, updated_at=at)
+    )
+    return result.rowcount == 1

@@ -1,0 +1,29 @@
+"""All SQL of the marketing team."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlmodel import col, select, update
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from services.marketing.tables import Coupon
+
+
+async def coupon_of_order(session: AsyncSession, order_id: str) -> Coupon | None:
+    return await session.get(Coupon, order_id)
+
+
+async def revoke(session: AsyncSession, order_id: str, at: datetime) -> bool:
+    """Mark an order's coupon as revoked; says whether it was not before."""
+    result = await session.exec(
+        update(Coupon).where(col(Coupon.order_id) == order_id, col(Coupon.revoked_at).is_(None)).values(revoked_at=at)
+    )
+    return result.rowcount == 1
+
+
+async def coupons_of_owner(session: AsyncSession, user_id: str, *, limit: int, before: str | None) -> Sequence[Coupon]:
+    """An owner's coupons, newest order first, starting after the order `before`."""
+    statement = select(Coupon).where(Coupon.user_id == user_id, col(Coupon.issued_at).is_not(None))
+    if before is not None:
+        statement = statement.where(col(Coupon.order_id) < before)
+    return (await session.exec(statement.order_by(col(Coupon.order_id).desc()).limit(limit))).all()

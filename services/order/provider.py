@@ -1,0 +1,284 @@
+"""The payment provider, as the order team sees it, and its one real implementation through Stripe.
+
+An intent is created first and confirmed afterwards. Whatever happens to a call, an intent charges once at most, and a
+cancelled intent never: those two are the ground that the saga stands on. Every failure is one of the errors below;
+`ProviderUnavailable` alone means "unknown, ask again".
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar, Protocol, TypeVar
+
+import aiohttp
+import stripe
+
+from services.shared.errors import Refused, ShopError, Unavailable
+from services.shared.settings import PaymentSettings
+
+T = TypeVar("T")
+
+_NOW = stripe.RequestOptions()
+_UNEXPECTED_STATE = "payment_intent_unexpected_state"
+_TRANSIENT_STATUSES = frozenset({408, 409, 429})
+_TRANSIENT_CODES = frozenset({"idempotency_key_in_use", "lock_timeout", "rate_limit"})
+
+
+class PaymentDeclined(Refused):
+    """The customer cannot pay with what they gave: nothing was charged, and asking again will not help."""
+
+    code: ClassVar[str] = "payment-declined"
+    status: ClassVar[int] = 402
+
+
+class InsufficientFunds(PaymentDeclined):
+    """The card is good and the money is not there."""
+
+    code: ClassVar[str] = "insufficient-funds"
+
+
+class PaymentVoided(Refused):
+    """The intent was cancelled: nothing was charged on it and nothing can be any more."""
+
+    code: ClassVar[str] = "payment-voided"
+
+
+class RefundRefused(Refused):
+    """The provider does not give the money back, so a person must."""
+
+    code: ClassVar[str] = "refund-refused"
+
+
+class ProviderUnavailable(Unavailable):
+    """The provider gave no answer that can be relied on. The call may have taken effect: ask the same again."""
+
+    code: ClassVar[str] = "payment-provider-unavailable"
+
+
+class ProviderRejected(ShopError):
+    """The provider does not accept how we ask (key, parameters): an engineer's matter, no use in asking again."""
+
+    code: ClassVar[str] = "payment-provider-rejected"
+    status: ClassVar[int] = 502
+
+
+class IntentStatus(StrEnum):
+    """Where an intent stands, in Stripe's words. `CANCELED` and `SUCCEEDED` are for ever."""
+
+    REQUIRES_PAYMENT_METHOD = "requires_payment_method"
+    REQUIRES_CONFIRMATION = "requires_confirmation"
+    REQUIRES_ACTION = "requires_action"
+    REQUIRES_CAPTURE = "requires_capture"
+    PROCESSING = "processing"
+    CANCELED = "canceled"
+    SUCCEEDED = "succeeded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intent:
+    """A payment that is meant or made. Amounts are in the currency's minor unit; the currency is upper case."""
+
+    intent_id: str
+    status: IntentStatus
+    amount: int
+    amount_received: int
+    currency: str
+
+
+class PaymentProvider(Protocol):
+    """What the order team asks of a payment provider. Any call may raise `ProviderUnavailable`, which says that the
+    outcome is unknown, and `ProviderRejected`."""
+
+    async def create_intent(self, *, order_id: str, amount: int, currency: str) -> Intent:
+        """The order's intent, as it was when it was made: asking again gives the same one, and charges nothing."""
+        ...
+
+    async def find_intent(self, intent_id: str) -> Intent:
+        """The intent as it is now."""
+        ...
+
+    async def confirm(self, *, order_id: str, intent_id: str, payment_method: str) -> Intent:
+        """Charge the intent once, however often this is asked; what comes back has `SUCCEEDED`.
+
+        Raises `PaymentDeclined` (a payment method that the provider does not know included), `InsufficientFunds`
+        or `PaymentVoided`.
+        """
+        ...
+
+    async def cancel_intent(self, *, order_id: str, intent_id: str) -> Intent:
+        """Void the intent unless it was charged already. What comes back is either `CANCELED` or `SUCCEEDED`."""
+        ...
+
+    async def refund(self, *, order_id: str, intent_id: str, amount: int) -> None:
+        """Give a charge back once, however often this is asked. Raises `RefundRefused`."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        ...
+
+
+class StripeProvider(PaymentProvider):
+    """Stripe, or what speaks its wire, at `settings.url`. Never repeats a call by itself: that is the saga's part.
+
+    To be built and closed in one event loop.
+    """
+
+    def __init__(self, settings: PaymentSettings) -> None:
+        self._http = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=settings.timeout_seconds))
+        client = stripe.StripeClient(
+            settings.key.get_secret_value(),
+            base_addresses={"api": settings.url.rstrip("/")},
+            http_client=self._http,
+            max_network_retries=0,
+        )
+        self._intents = client.v1.payment_intents
+        self._refunds = client.v1.refunds
+
+    async def create_intent(self, *, order_id: str, amount: int, currency: str) -> Intent:
+        with _faults_named(order_id):
+            created = await self._intents.create_async(
+                {
+                    "amount": amount,
+                    "currency": currency.lower(),
+                    "payment_method_types": ["card"],
+                    "metadata": {"order_id": order_id},
+                },
+                {"idempotency_key": f"{order_id}:intent"},
+            )
+        return _intent(created)
+
+    async def find_intent(self, intent_id: str) -> Intent:
+        with _faults_named(intent_id):
+            return _intent(await self._intents.retrieve_async(intent_id))
+
+    async def confirm(self, *, order_id: str, intent_id: str, payment_method: str) -> Intent:
+        async def ask(options: stripe.RequestOptions) -> Intent:
+            # Nobody is at hand to pass an extra check, so needing one is a decline.
+            confirmed = await self._intents.confirm_async(
+                intent_id, {"payment_method": payment_method, "error_on_requires_action": True}, options
+            )
+            return _intent(confirmed)
+
+        with _faults_named(order_id):
+            try:
+                intent = await _ask_by_key(f"{order_id}:confirm", ask, stale=stripe.APIError)
+            except stripe.CardError as error:
+                raise _decline(order_id, error) from error
+            except stripe.InvalidRequestError as error:
+                if error.param == "payment_method":
+                    raise PaymentDeclined(_told(order_id, error)) from error
+                if error.code != _UNEXPECTED_STATE:
+                    raise
+                intent = await self.find_intent(intent_id)
+        if intent.status is IntentStatus.PROCESSING:
+            intent = await self.find_intent(intent_id)  # the key would give this same answer for ever
+        return _charged(order_id, intent)
+
+    async def cancel_intent(self, *, order_id: str, intent_id: str) -> Intent:
+        # No key: a cancelled intent stays so, and a stored answer could only be an old one.
+        with _faults_named(order_id):
+            try:
+                intent = _intent(await self._intents.cancel_async(intent_id))
+            except stripe.InvalidRequestError as error:
+                if error.code != _UNEXPECTED_STATE:
+                    raise
+                intent = await self.find_intent(intent_id)
+        if intent.status not in (IntentStatus.CANCELED, IntentStatus.SUCCEEDED):
+            raise ProviderUnavailable(f"{order_id}: the intent is neither void nor charged but {intent.status}")
+        return intent
+
+    async def refund(self, *, order_id: str, intent_id: str, amount: int) -> None:
+        async def ask(options: stripe.RequestOptions) -> stripe.Refund:
+            return await self._refunds.create_async({"payment_intent": intent_id, "amount": amount}, options)
+
+        # A refusal, too, is asked past once stored: a person may have cleared its reason in the meantime.
+        stale = (stripe.APIError, stripe.InvalidRequestError)
+        with _faults_named(order_id):
+            try:
+                refund = await _ask_by_key(f"{order_id}:refund", ask, stale=stale)
+            except (stripe.InvalidRequestError, stripe.CardError) as error:
+                if error.code == "charge_already_refunded":
+                    return
+                if _is_transient(error):
+                    raise
+                raise RefundRefused(_told(order_id, error)) from error
+        if refund.status in ("failed", "canceled"):
+            raise RefundRefused(f"{order_id}: the refund {refund.id} is {refund.status}")
+
+    async def close(self) -> None:
+        await self._http.close_async()
+
+
+async def _ask_by_key(
+    key: str,
+    ask: Callable[[stripe.RequestOptions], Awaitable[T]],
+    *,
+    stale: type[stripe.StripeError] | tuple[type[stripe.StripeError], ...],
+) -> T:
+    """Ask under a key and, where the answer is a stored one that may be stale, ask once more without it.
+
+    Stripe stores faults (500) under a key, too, and repeats them for a day. Asking past them is safe because an intent
+    is charged once at most, and its charge given back in full once at most, whatever keys are used.
+    """
+    try:
+        return await ask({"idempotency_key": key})
+    except stale as error:
+        if "idempotent-replayed" not in (error.headers or {}):
+            raise
+    return await ask(_NOW)
+
+
+@contextmanager
+def _faults_named(about: str) -> Iterator[None]:
+    """Turn what is left of the client's errors into ours. `about` is the order, or the intent."""
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError) as error:  # the reply's body broke off: the client lets these through
+        raise ProviderUnavailable(f"{about}: {type(error).__name__}") from error
+    except stripe.StripeError as error:
+        kind = ProviderUnavailable if _is_transient(error) else ProviderRejected
+        raise kind(_told(about, error)) from error
+
+
+def _is_transient(error: stripe.StripeError) -> bool:
+    if isinstance(error, stripe.APIConnectionError | stripe.RateLimitError):
+        return True
+    # Below 400 the reply could not be read; the charge may stand.
+    status = error.http_status or 0
+    refused = 400 <= status < 500 and status not in _TRANSIENT_STATUSES
+    return not refused or error.code in _TRANSIENT_CODES
+
+
+def _decline(order_id: str, error: stripe.CardError) -> PaymentDeclined:
+    kind = InsufficientFunds if _decline_code(error) == "insufficient_funds" else PaymentDeclined
+    return kind(_told(order_id, error))
+
+
+def _decline_code(error: stripe.StripeError) -> str | None:
+    return error.error.decline_code if error.error else None
+
+
+def _told(about: str, error: stripe.StripeError) -> str:
+    """What an engineer may know of a failure: codes and Stripe's own request id, never what was sent."""
+    details = (error.http_status, error.code, _decline_code(error), error.request_id)
+    return f"{about}: {type(error).__name__} {' '.join(str(detail) for detail in details if detail)}"
+
+
+def _charged(order_id: str, intent: Intent) -> Intent:
+    if intent.status is IntentStatus.CANCELED:
+        raise PaymentVoided(f"{order_id}: the intent {intent.intent_id} was cancelled")
+    if intent.status is not IntentStatus.SUCCEEDED:
+        raise ProviderUnavailable(f"{order_id}: the charge is not settled, the intent is {intent.status}")
+    return intent
+
+
+def _intent(wire: stripe.PaymentIntent) -> Intent:
+    return Intent(
+        intent_id=wire.id,
+        status=IntentStatus(wire.status),
+        amount=wire.amount,
+        amount_received=wire.amount_received,
+        currency=wire.currency.upper(),
+    )
