@@ -5,7 +5,7 @@ cancelled intent never: those two are the ground that the saga stands on. Every 
 `ProviderUnavailable` alone means "unknown, ask again".
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +18,8 @@ from services.shared.errors import Refused, ShopError, Unavailable
 from services.shared.settings import PaymentSettings
 
 T = TypeVar("T")
+
+stripe.enable_telemetry = False  # it would leave a file in the home directory and time every call
 
 _NOW = stripe.RequestOptions()
 _UNEXPECTED_STATE = "payment_intent_unexpected_state"
@@ -142,7 +144,7 @@ class StripeProvider(PaymentProvider):
                 {
                     "amount": amount,
                     "currency": currency.lower(),
-                    "payment_method_types": ["card"],
+                    "allowed_payment_method_types": ["card"],
                     "metadata": {"order_id": order_id},
                 },
                 {"idempotency_key": f"{order_id}:intent"},
@@ -231,7 +233,7 @@ async def _ask_by_key(
 
 
 @contextmanager
-def _faults_named(about: str) -> Iterator[None]:
+def _faults_named(about: str) -> Generator[None]:
     """Turn what is left of the client's errors into ours. `about` is the order, or the intent."""
     try:
         yield

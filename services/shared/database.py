@@ -43,7 +43,12 @@ _WRITES = "street12_writes"
 # after a COMMIT that took effect: the repetition then finds its own work by key), 2003 cannot connect, 1040 too many
 # connections, 1053 server shutting down, 2014 out of sync after a cancelled query.
 _REPEATABLE_MYSQL = frozenset({1040, 1053, 1205, 1213, 2003, 2006, 2013, 2014})
-_REPEATABLE_SQLITE = ("database is locked", "database table is locked", "database is busy")
+_REPEATABLE_SQLITE = (
+    "database is locked",
+    "database table is locked",
+    "database is busy",
+    "unable to open database file",
+)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -138,11 +143,14 @@ def _engine(url: str, settings: PoolSettings) -> AsyncEngine:
             url,
             pool_size=settings.size,
             max_overflow=settings.overflow,
-            connect_args={"timeout": settings.transaction_seconds},
+            connect_args={"timeout": settings.transaction_seconds / 2},  # a lock that is not had leaves time to say so
         )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
+    # The server must give up a lock before this process gives up the server: a client that went away is not noticed
+    # while its statement waits, and what its transaction has locked would stay locked (for 50 s, or for ever).
+    lock_seconds = max(1, int(settings.transaction_seconds / 2))
     return create_async_engine(
         url,
         pool_size=settings.size,
@@ -154,7 +162,8 @@ def _engine(url: str, settings: PoolSettings) -> AsyncEngine:
         isolation_level="READ COMMITTED",
         connect_args={
             "connect_timeout": settings.transaction_seconds,
-            "init_command": "SET time_zone = '+00:00'",
+            "init_command": "SET time_zone = '+00:00', "
+            f"innodb_lock_wait_timeout = {lock_seconds}, lock_wait_timeout = {lock_seconds}",
         },
     )
 

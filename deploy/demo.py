@@ -1,0 +1,281 @@
+"""An order's whole life in the terminal: `python -m deploy.demo`, or `make demo`, against a running shop.
+
+Places an order, follows it until its delivery has started, cancels it, and follows the undo to its end.
+"""
+
+import io
+import sys
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, cast
+
+import httpx2
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from deploy.stack import Stack, StackError, StackSettings, Urls, read_settings
+from services.shared.money import format_amount
+
+Json = dict[str, Any]
+CUSTOMER = "demo-customer"
+PRODUCT_ID = "1001"
+QTY = 1
+ENDS = ("PaymentDeclined", "OrderCanceled", "Delivered")
+PATIENCE_SECONDS = 60.0
+POLL_SECONDS = 0.15
+
+
+@dataclass(frozen=True)
+class Step:
+    """A row of the picture: what is done and undone, by whom, and the events that tell of it."""
+
+    team: str
+    do: str
+    done: str
+    undo: str
+    undone: str
+
+
+SAGA = (
+    Step("order", "pay_order", "OrderPlaced", "refund_payment", "PaymentRefunded"),
+    Step("marketing", "issue_coupon", "CouponIssued", "revoke_coupon", "CouponRevoked"),
+    Step("delivery", "start_delivery", "DeliveryStarted", "cancel_delivery", "DeliveryCanceled"),
+    Step("delivery", "adjust_stock", "StockAdjusted", "restore_stock", "StockRestored"),
+)
+
+
+class DemoFailed(Exception):
+    """The demo did not end as it should; the message says where and why."""
+
+
+class ShopClient:
+    """The few calls on the shop's API that the demo makes. Raises `DemoFailed` with the problem's own words."""
+
+    def __init__(self, urls: Urls) -> None:
+        self._urls = urls
+        self._http = httpx2.Client(trust_env=False, timeout=15.0)
+
+    def products(self) -> list[Json]:
+        return self._get("/products")["items"]
+
+    def on_hand(self, product_id: str) -> int:
+        return self._get(f"/stocks/{product_id}", {"X-Role": "operator"})["onHand"]
+
+    def order(self, order_id: str) -> Json:
+        return self._get(f"/orders/{order_id}")
+
+    def events(self, order_id: str) -> list[Json]:
+        return self._get(f"/orders/{order_id}/events")["items"]
+
+    def place(self, product_id: str, qty: int) -> Json:
+        body = {
+            "productId": product_id,
+            "qty": qty,
+            "username": "홍길동",
+            "address": "서울특별시 중구 세종대로 110",
+            "phoneNo": "010-1234-5678",
+            "paymentMethod": "pm_card_visa",
+        }
+        return self._call("POST", f"{self._urls.api}/orders", {"Idempotency-Key": str(uuid.uuid4())}, body)
+
+    def cancel(self, order_id: str) -> Json:
+        return self._call("POST", f"{self._urls.api}/orders/{order_id}/cancel", {})
+
+    def ledger_row(self, order_id: str) -> Json:
+        rows: list[Json] = self._call("GET", f"{self._urls.payments}/ledger", {})["items"]
+        return next((row for row in rows if row["orderId"] == order_id), Json())
+
+    def _get(self, path: str, headers: dict[str, str] | None = None) -> Any:
+        return self._call("GET", f"{self._urls.api}{path}", headers or {})
+
+    def _call(self, method: str, url: str, headers: dict[str, str], body: Json | None = None) -> Any:
+        try:
+            answer = self._http.request(method, url, headers={"X-User-Id": CUSTOMER} | headers, json=body)
+        except httpx2.TransportError as error:
+            raise DemoFailed(f"{method} {url} had no answer ({error}): is the shop still running?") from None
+        if answer.is_error:
+            raise DemoFailed(f"{method} {url} was answered {answer.status_code}: {_problem(answer)}")
+        return answer.json()
+
+
+@dataclass
+class Story:
+    """What is known of the order so far."""
+
+    events: list[Json] = field(default_factory=list[Json])
+
+    def at(self, event_type: str) -> datetime | None:
+        return next((_moment(event) for event in self.events if event["type"] == event_type), None)
+
+    def seconds(self, event: Json) -> float:
+        """From the order's first event to this one."""
+        return (_moment(event) - _moment(self.events[0])).total_seconds()
+
+    def picture(self) -> Table:
+        """The saga: each step beside its undo, ticked where it has happened."""
+        table = Table(title="The saga of this order", title_justify="left")
+        for heading in ("team", "step", "", "undo", ""):
+            table.add_column(heading)
+        for step in SAGA:
+            done, undone = self._tick(step.done, "OrderReceived"), self._tick(step.undone, "OrderCanceling")
+            table.add_row(step.team, step.do, done, step.undo, undone)
+        return table
+
+    def timeline(self) -> list[Text]:
+        return [self.line(event) for event in self.events]
+
+    def line(self, event: Json) -> Text:
+        text = Text.assemble(f"{self.seconds(event):8.2f} s  ", (f"{event['type']:<17}", "bold"), f"  {_detail(event)}")
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
+
+    def _tick(self, event_type: str, since: str) -> Text:
+        at, start = self.at(event_type), self.at(since)
+        if at is None or start is None:
+            return Text("·", style="dim")
+        return Text(f"✔ {(at - start).total_seconds():.2f} s", style="green")
+
+
+class Stage:
+    """Where the story is shown: redrawn in place on a terminal, line by line elsewhere."""
+
+    def __init__(self, console: Console, story: Story) -> None:
+        self._console = console
+        self._story = story
+        self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
+        self._shown = 0
+
+    def __enter__(self) -> "Stage":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+        else:
+            self._console.print(self._story.picture())
+
+    def show(self) -> None:
+        if self._live is not None:
+            self._live.update(Group(self._story.picture(), *self._story.timeline()), refresh=True)
+        else:
+            for event in self._story.events[self._shown :]:
+                self._console.print(self._story.line(event), soft_wrap=True)
+        self._shown = len(self._story.events)
+
+
+def follow(shop: ShopClient, order_id: str, story: Story, stage: Stage, goal: str) -> Json:
+    """Show the timeline as it grows, until the order reads `goal`. Raises `DemoFailed` when it ends elsewhere."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        order = shop.order(order_id)  # before its events, so that they tell all that it says
+        events = shop.events(order_id)
+        if len(events) > len(story.events):
+            deadline = time.monotonic() + PATIENCE_SECONDS
+        story.events = events
+        stage.show()
+        status = order["orderStatus"]
+        if status == goal:
+            return order
+        if status in ENDS:
+            why = _detail(events[-1]) or order["cancelReason"] or "no reason was given"
+            raise DemoFailed(f"The order ended as {status} instead of {goal}: {why}.")
+        if time.monotonic() > deadline:
+            raise DemoFailed(
+                f"The order still reads {status}, and nothing has happened to it for {PATIENCE_SECONDS:.0f} s:"
+                " the shop's log and the Web UI tell what it waits for."
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def tell(console: Console, urls: Urls) -> None:
+    """The whole demo. Raises `DemoFailed` when it does not end as it should."""
+    shop, story = ShopClient(urls), Story()
+    console.print(_catalogue(shop.products()))
+    stock = [shop.on_hand(PRODUCT_ID)]
+    order = shop.place(PRODUCT_ID, QTY)
+    order_id = order["orderId"]
+    amount = format_amount(order["amount"], order["currency"])
+    console.print(f"\nOrdered: {order['productName']} × {QTY} for {amount}, order {order_id}")
+    link = f"{urls.temporalUi}/namespaces/default/workflows/{order_id}"
+    console.print(f"In the Web UI: {link}\n", soft_wrap=True)
+    with Stage(console, story) as stage:
+        follow(shop, order_id, story, stage, "DeliveryStarted")
+        stock.append(shop.on_hand(PRODUCT_ID))
+        paid = shop.ledger_row(order_id)
+        shop.cancel(order_id)
+        order = follow(shop, order_id, story, stage, "OrderCanceled")
+    stock.append(shop.on_hand(PRODUCT_ID))
+    refunded = shop.ledger_row(order_id)
+    console.print(_result(order, stock, paid, refunded))
+    if stock[2] != stock[1] + QTY:  # others may have bought in between, so the difference is all that can be said
+        console.print("Note: other orders moved the stock of this product meanwhile.")
+    if (refunded.get("charged"), refunded.get("refunded")) != (order["amount"], order["amount"]):
+        raise DemoFailed(f"The money was not given back in full; the simulator's ledger says {refunded}.")
+    if order["payStatus"] != "Refunded" or order["deliveryStatus"] != "Canceled":
+        raise DemoFailed(f"The order reads payment {order['payStatus']}, delivery {order['deliveryStatus']}.")
+    console.print("Every step was undone.")
+
+
+def _catalogue(products: list[Json]) -> Table:
+    table = Table(title="12번가 sells", title_justify="left")
+    for heading in ("product", "name"):
+        table.add_column(heading)
+    table.add_column("price", justify="right")
+    for product in products:
+        price = format_amount(product["productPrice"], product["currency"])
+        table.add_row(product["productId"], product["productName"], price)
+    return table
+
+
+def _result(order: Json, stock: list[int], paid: Json, refunded: Json) -> Table:
+    table = Table(title=f"Order {order['orderId']}", title_justify="left")
+    for heading in ("", "before", "ordered", "canceled"):
+        table.add_column(heading, justify="left" if not heading else "right")
+
+    def money(row: Json, column: str) -> str:
+        return format_amount(row[column], row["currency"].upper()) if row else "–"
+
+    table.add_row("stock", *map(str, stock))
+    table.add_row("charged", "–", money(paid, "charged"), money(refunded, "charged"))
+    table.add_row("refunded", "–", money(paid, "refunded"), money(refunded, "refunded"))
+    table.add_row("status", "–", "DeliveryStarted", order["orderStatus"])
+    return table
+
+
+def _moment(event: Json) -> datetime:
+    return datetime.fromisoformat(event["at"])
+
+
+def _detail(event: Json) -> str:
+    return ", ".join(f"{name} {value}" for name, value in cast(Json, event["detail"]).items())
+
+
+def _problem(answer: httpx2.Response) -> str:
+    try:
+        problem = answer.json()
+        return str(problem.get("detail") or problem.get("title") or problem)
+    except (ValueError, AttributeError):
+        return answer.text.strip() or answer.reason_phrase
+
+
+def main() -> int:
+    """The process's exit status: 0 when the order went through and was undone, 1 when not."""
+    cast("io.TextIOWrapper[Any]", sys.stdout).reconfigure(errors="replace")
+    try:
+        tell(Console(highlight=False), Stack.read(read_settings(StackSettings).data_dir).urls)
+    except (StackError, DemoFailed) as error:
+        print(f"street12: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""A demo catalogue with stock, put in where it is missing and never changed where it is: `python -m deploy.seed`."""
+
+import asyncio
+import sys
+from dataclasses import dataclass
+
+from services.delivery.service import Stock
+from services.order.catalogue import Catalogue, Product
+
+from deploy.stack import StackError, read_settings
+from services.shared.database import Database
+from services.shared.errors import ShopError
+from services.shared.money import KRW
+from services.shared.settings import DatabaseSettings
+
+
+@dataclass(frozen=True)
+class Article:
+    """A product of the demo catalogue; its price is in won."""
+
+    product_id: str
+    name: str
+    price: int
+    on_hand: int = 100
+
+
+DEMO = (
+    Article("1001", "Mac", 3_000_000),
+    Article("2001", "gram", 9_000_000),
+    Article("3001", "Mac mini", 900_000),
+    Article("4001", "기계식 키보드", 159_000),
+    Article("5001", "무선 마우스", 39_000),
+)
+
+
+async def seed(settings: DatabaseSettings) -> None:
+    """Put in whatever of the demo is missing. Raises `DatabaseUnavailable`."""
+    order, delivery = Database(settings.url("order")), Database(settings.url("delivery"))
+    try:
+        for article in DEMO:
+            await _sell(order, article)
+            await _store(delivery, article)
+    finally:
+        await order.close()
+        await delivery.close()
+
+
+async def _sell(database: Database, article: Article) -> None:
+    await Catalogue(database).put_if_new(
+        Product(product_id=article.product_id, product_name=article.name, product_price=article.price, currency=KRW)
+    )
+
+
+async def _store(database: Database, article: Article) -> None:
+    await Stock(database).open_if_new(article.product_id, article.on_hand)
+
+
+def main() -> int:
+    """The process's exit status."""
+    try:
+        asyncio.run(seed(read_settings(DatabaseSettings)))
+    except (StackError, ShopError) as error:
+        print(f"street12: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""The rules of payments: one charge an order at most, and none that stays after it was called off.
+
+The row says what may be done, and is committed before the provider is asked to do it. The intent that the row names
+is the only one that is ever confirmed, so a charge that is called off needs no other one to be looked for.
+"""
+
+from enum import StrEnum
+
+from services.order import repository
+from services.order.errors import AmountMismatch
+from services.order.provider import (
+    InsufficientFunds,
+    IntentStatus,
+    PaymentDeclined,
+    PaymentProvider,
+    PaymentVoided,
+)
+from services.order.tables import Payment
+from services.shared.clock import Clock, utc_now
+from services.shared.database import Database, insert_if_new
+
+
+class PaymentState(StrEnum):
+    """Where a payment stands. `VOIDING` is on its way to `VOIDED` or `REFUNDED`; those and `DECLINED` are for ever."""
+
+    PENDING = "Pending"
+    PAID = "Paid"
+    DECLINED = "Declined"
+    VOIDING = "Voiding"
+    VOIDED = "Voided"
+    REFUNDED = "Refunded"
+
+
+class Payments:
+    """Charges orders and gives the money back."""
+
+    def __init__(self, database: Database, provider: PaymentProvider, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._provider = provider
+        self._clock = clock
+
+    async def pay(self, *, order_id: str, amount: int, currency: str, payment_method: str) -> None:
+        """Charge an order, once.
+
+        Raises `PaymentDeclined`, `InsufficientFunds`, `PaymentVoided`, `AmountMismatch`, `ProviderUnavailable`.
+        """
+        payment = await self._begin(order_id, amount, currency)
+        if not _is_pending(payment):
+            return
+        payment = await self._with_intent(payment, amount, currency)
+        if not _is_pending(payment):
+            return
+        try:
+            intent = await self._provider.confirm(
+                order_id=order_id, intent_id=_intent_of(payment), payment_method=payment_method
+            )
+        except PaymentDeclined as error:
+            await self._move(order_id, PaymentState.PENDING, PaymentState.DECLINED, decline_code=error.code)
+            raise
+        if (intent.amount_received, intent.currency) != (amount, currency):
+            raise AmountMismatch(f"{order_id}: {intent.amount_received} {intent.currency} for {amount} {currency}")
+        payment = await self._move(order_id, PaymentState.PENDING, PaymentState.PAID)
+        if payment.state != PaymentState.PAID:
+            raise PaymentVoided(order_id)  # the undo, which was faster, sees to the money
+
+    async def refund(self, *, order_id: str, amount: int, currency: str) -> bool:
+        """Give an order's money back if it was charged, and see to it that it is not charged later.
+
+        Says whether money went back. Raises `RefundRefused`, `ProviderUnavailable`.
+        """
+        payment = await self._call_off(order_id, amount, currency)
+        if payment.state != PaymentState.VOIDING:
+            return payment.state == PaymentState.REFUNDED
+        # An attempt to pay may just be creating the intent; by its key we learn the same one.
+        payment = await self._with_intent(payment, amount, currency)
+        intent = await self._provider.cancel_intent(order_id=order_id, intent_id=_intent_of(payment))
+        if intent.status is IntentStatus.CANCELED:
+            await self._move(order_id, PaymentState.VOIDING, PaymentState.VOIDED)
+            return False
+        await self._provider.refund(order_id=order_id, intent_id=intent.intent_id, amount=intent.amount_received)
+        await self._move(order_id, PaymentState.VOIDING, PaymentState.REFUNDED)
+        return True
+
+    async def _begin(self, order_id: str, amount: int, currency: str) -> Payment:
+        """The order's payment, pending if it is new."""
+        pending = self._payment(order_id, PaymentState.PENDING, amount, currency)
+
+        async def work(session: repository.AsyncSession) -> Payment:
+            if await insert_if_new(session, pending):
+                return pending
+            return await _known(session, order_id)
+
+        return await self._database.write(work)
+
+    async def _call_off(self, order_id: str, amount: int, currency: str) -> Payment:
+        """The order's payment, from now on closed to every attempt to pay."""
+        tombstone = self._payment(order_id, PaymentState.VOIDED, amount, currency)
+
+        async def work(session: repository.AsyncSession) -> Payment:
+            if await insert_if_new(session, tombstone):
+                return tombstone
+            await repository.move_payment(
+                session,
+                order_id,
+                sources=(PaymentState.PENDING, PaymentState.PAID),
+                target=PaymentState.VOIDING,
+                at=tombstone.updated_at,
+            )
+            return await _known(session, order_id)
+
+        return await self._database.write(work)
+
+    async def _with_intent(self, payment: Payment, amount: int, currency: str) -> Payment:
+        """The payment as it is once it has its intent, which is the first that was noted.
+
+        One that went on to another state in the meantime has none from here.
+        """
+        if payment.intent_id is not None:
+            return payment
+        order_id, state = payment.order_id, payment.state
+        intent = await self._provider.create_intent(order_id=order_id, amount=amount, currency=currency)
+        now = self._clock()
+
+        async def work(session: repository.AsyncSession) -> Payment:
+            await repository.set_intent(session, order_id, intent_id=intent.intent_id, state=state, at=now)
+            return await _known(session, order_id)
+
+        return await self._database.write(work)
+
+    async def _move(
+        self, order_id: str, source: PaymentState, target: PaymentState, *, decline_code: str | None = None
+    ) -> Payment:
+        """Bring the payment from one state to another if it is in the first, and answer what it is then."""
+        now = self._clock()
+
+        async def work(session: repository.AsyncSession) -> Payment:
+            await repository.move_payment(
+                session, order_id, sources=(source,), target=target, at=now, decline_code=decline_code
+            )
+            return await _known(session, order_id)
+
+        return await self._database.write(work)
+
+    def _payment(self, order_id: str, state: PaymentState, amount: int, currency: str) -> Payment:
+        return Payment(order_id=order_id, state=state, amount=amount, currency=currency, updated_at=self._clock())
+
+
+async def _known(session: repository.AsyncSession, order_id: str) -> Payment:
+    payment = await repository.payment_of_order(session, order_id)
+    if payment is None:
+        raise PaymentVoided(order_id)  # rows are never deleted; without one, nothing may be charged
+    return payment
+
+
+def _is_pending(payment: Payment) -> bool:
+    """Whether the charge is still to be made; not so when it was. Raises what else became of the payment."""
+    if payment.state == PaymentState.DECLINED:
+        kind = InsufficientFunds if payment.decline_code == InsufficientFunds.code else PaymentDeclined
+        raise kind(payment.order_id)
+    if payment.state not in (PaymentState.PENDING, PaymentState.PAID):
+        raise PaymentVoided(payment.order_id)
+    return payment.state == PaymentState.PENDING
+
+
+def _intent_of(payment: Payment) -> str:
+    if payment.intent_id is None:
+        raise PaymentVoided(payment.order_id)
+    return payment.intent_id

@@ -1,0 +1,148 @@
+"""The time-skipping server, and one order's saga on it among scripted teams."""
+
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.client import Client, WorkflowHandle
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Replayer, Worker
+
+from services.order.tables import Order
+from services.shared.clock import utc_now
+from services.shared.ids import new_order_id
+from tests.saga.world import World
+from workflows.client import OrderEngine
+from workflows.messages import SEARCH_ATTRIBUTES
+from workflows.order import OrderWorkflow
+
+_TYPES = {
+    "Keyword": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    "Bool": IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
+}
+
+
+@pytest.fixture(scope="session")
+async def environment() -> AsyncGenerator[WorkflowEnvironment]:
+    server = Path(sys.executable).with_name("temporal-test-server")
+    async with await WorkflowEnvironment.start_time_skipping(
+        test_server_existing_path=str(server), data_converter=pydantic_data_converter
+    ) as environment:
+        await environment.client.operator_service.add_search_attributes(
+            AddSearchAttributesRequest(
+                namespace="default", search_attributes={name: _TYPES[kind] for name, kind in SEARCH_ATTRIBUTES.items()}
+            )
+        )
+        yield environment
+
+
+@dataclass
+class Saga:
+    """One order on its way."""
+
+    environment: WorkflowEnvironment
+    world: World
+    order: Order
+    engine: OrderEngine
+    cached: int = 100
+    _workers: dict[str, AsyncExitStack] = field(default_factory=dict[str, AsyncExitStack])
+
+    @property
+    def client(self) -> Client:
+        return self.environment.client
+
+    @property
+    def handle(self) -> WorkflowHandle[Any, str]:
+        return self.client.get_workflow_handle(self.order.order_id, result_type=str)
+
+    async def start(self) -> None:
+        await self.engine.start(self.order)
+
+    async def come(self, team: str) -> None:
+        """A team's worker comes up. `workflows` is the order team's other half."""
+        stack = AsyncExitStack()
+        options: dict[str, Any] = (
+            {
+                "workflows": [OrderWorkflow],
+                "activities": self.world.activities("order")[-1:],
+                "no_remote_activities": True,
+            }
+            if team == "workflows"
+            else {"activities": self.world.activities(team)}
+        )
+        queue = "order" if team == "workflows" else team
+        await stack.enter_async_context(
+            Worker(self.client, task_queue=queue, max_cached_workflows=self.cached, **options)
+        )
+        self._workers[team] = stack
+
+    async def go(self, team: str) -> None:
+        """A team's worker goes away."""
+        await self._workers.pop(team).aclose()
+
+    async def result(self) -> str:
+        """How the order ended."""
+        while True:
+            try:
+                return await self.handle.result()
+            except RuntimeError as error:  # the test server now and then ends a long poll with nothing in its hands
+                if "No completion event found" not in str(error):
+                    raise
+
+    async def skip_to_deadline(self) -> None:
+        """Let the days pass until the order should have been delivered."""
+        await self.environment.sleep(timedelta(days=7, minutes=1))
+
+    async def close(self) -> None:
+        for team in [*self._workers]:
+            await self.go(team)
+
+
+@pytest.fixture(params=[100, 0], ids=["cached", "uncached"])
+async def saga(request: pytest.FixtureRequest, environment: WorkflowEnvironment) -> AsyncGenerator[Saga]:
+    """A saga whose teams are all there. Whatever happened to it, its history replays."""
+    async with _saga(environment, cached=request.param) as saga:
+        for team in ("workflows", "order", "marketing", "delivery"):
+            await saga.come(team)
+        yield saga
+
+
+@asynccontextmanager
+async def _saga(environment: WorkflowEnvironment, cached: int) -> AsyncGenerator[Saga]:
+    order = Order(
+        order_id=new_order_id(),
+        user_id="goodman",
+        product_id="2001",
+        product_name="gram",
+        product_price=9_000_000,
+        qty=1,
+        amount=9_000_000,
+        currency="KRW",
+        username="굿맨",
+        address="서울",
+        phone_no="010-1234-5678",
+        payment_method="pm_card_visa",
+        order_date=utc_now(),
+        claimed_until=utc_now(),
+    )
+    engine = OrderEngine(environment.client, delivery_deadline=timedelta(days=7), rpc_timeout=timedelta(seconds=20))
+    saga = Saga(environment, World(), order, engine, cached)
+    try:
+        yield saga
+        history = await saga.handle.fetch_history()
+        await Replayer(workflows=[OrderWorkflow], data_converter=pydantic_data_converter).replay_workflow(history)
+        versions = [entry.version for entry in saga.world.timeline]
+        assert versions == list(range(2, 2 + len(versions))), "the timeline has a gap"
+    finally:
+        await saga.close()
+        handle = saga.handle
+        if (await handle.describe()).close_time is None:
+            await handle.terminate()

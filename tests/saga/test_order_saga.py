@@ -1,0 +1,303 @@
+"""The saga, step by step: it ends with all four effects or with none, whatever is refused, lost or cancelled."""
+
+import asyncio
+
+import pytest
+from temporalio.client import WorkflowExecutionStatus
+
+from services.order.statuses import OrderStatus
+from tests.saga.conftest import Saga
+from tests.saga.world import Fail, Gate, LoseReply, Refuse
+from workflows.client import NotDeliverable, NotStuck, TooLate
+from workflows.steps import COMPENSATION_ORDER, SAGA, Step
+
+ALL = {step.do for step in SAGA}
+HAPPY = ["OrderPlaced", "CouponIssued", "DeliveryStarted", "StockAdjusted"]
+each_step = pytest.mark.parametrize("step", SAGA, ids=lambda step: step.do)
+
+
+def reads(status: str):
+    return lambda world: world.state.order_status == status
+
+
+async def cancel(saga: Saga) -> None:
+    await saga.engine.cancel(saga.order.order_id, by="customer", actor="goodman")
+
+
+async def under_way(saga: Saga) -> None:
+    await saga.start()
+    await saga.world.until(reads("DeliveryStarted"))
+
+
+def assert_clean_slate(saga: Saga, reason: str) -> None:
+    assert saga.world.standing == set()
+    assert saga.world.state.order_status == "OrderCanceled"
+    assert saga.world.state.cancel_reason == reason
+    assert saga.world.events[-1] == "OrderCanceled"
+
+
+async def test_an_order_is_paid_gets_its_coupon_and_is_delivered(saga: Saga) -> None:
+    await under_way(saga)
+    assert saga.world.events == HAPPY
+    assert saga.world.state.pay_status == "Paid"
+    assert saga.world.state.coupon_id == "coupon_1"
+    await saga.engine.delivered(saga.order.order_id)
+    assert await saga.result() == "Delivered"
+    assert saga.world.standing == ALL
+    assert saga.world.delivered
+    assert saga.world.state.delivery_status == "Delivered"
+
+
+async def test_a_declined_payment_ends_the_order_and_nothing_else_happened(saga: Saga) -> None:
+    saga.world.script("pay_order", Refuse("insufficient-funds"))
+    await saga.start()
+    assert await saga.result() == "PaymentDeclined"
+    assert [call for call in saga.world.calls if call != "record_status"] == ["pay_order"]
+    assert saga.world.state.pay_status == "Declined"
+    assert saga.world.timeline[-1].detail == {"code": "insufficient-funds"}
+
+
+@pytest.mark.parametrize("step", [step for step in SAGA if step.refusals], ids=lambda step: step.do)
+async def test_a_step_refused_for_good_undoes_everything_before_it(saga: Saga, step: Step) -> None:
+    saga.world.script(step.do, Refuse("out-of-stock"))
+    await saga.start()
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, "outOfStock")
+    assert saga.world.state.pay_status == "Refunded"
+
+
+@each_step
+async def test_a_step_that_fails_for_no_known_reason_undoes_everything_and_calls_a_person(
+    saga: Saga, step: Step
+) -> None:
+    saga.world.script(step.do, Refuse("something-odd"))
+    await saga.start()
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, step.unsettled)
+    assert saga.world.state.needs_attention
+
+
+@each_step
+@pytest.mark.parametrize("trouble", [Fail, LoseReply], ids=["fails", "loses its reply"])
+async def test_a_step_that_fails_twice_is_repeated_until_it_works(saga: Saga, step: Step, trouble: type) -> None:
+    saga.world.script(step.do, trouble(), trouble())
+    await under_way(saga)
+    assert saga.world.standing == ALL
+    assert saga.world.calls.count(step.do) == 3
+
+
+@each_step
+async def test_undos_that_fail_or_lose_their_reply_are_repeated(saga: Saga, step: Step) -> None:
+    saga.world.script(step.undo, Fail(), LoseReply(), LoseReply())
+    await under_way(saga)
+    await cancel(saga)
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, "customer")
+
+
+async def test_a_cancelled_order_is_undone_in_the_shops_order(saga: Saga) -> None:
+    await under_way(saga)
+    await cancel(saga)
+    assert await saga.result() == "OrderCanceled"
+    assert saga.world.events == [
+        *HAPPY,
+        "OrderCanceling",
+        "CouponRevoked",
+        "DeliveryCanceled",
+        "StockRestored",
+        "PaymentRefunded",
+        "OrderCanceled",
+    ]
+    assert saga.world.state.pay_status == "Refunded"
+    assert saga.world.state.delivery_status == "Canceled"
+    assert [c for c in saga.world.calls if c in {s.undo for s in SAGA}] == [s.undo for s in COMPENSATION_ORDER]
+
+
+@each_step
+@pytest.mark.parametrize("by", ["customer", "operator"])
+async def test_a_cancel_during_a_step_learns_its_outcome_and_undoes_it(saga: Saga, step: Step, by: str) -> None:
+    gate = Gate()
+    saga.world.script(step.do, gate)
+    await saga.start()
+    await gate.reached.wait()
+    if by == "customer":
+        await cancel(saga)
+    else:
+        await saga.handle.cancel()
+    await saga.world.until(reads("OrderCanceling"))
+    gate.opened.set()
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, by)
+    assert step.undone in saga.world.events, "the step took effect: its undo must say so"
+
+
+@each_step
+@pytest.mark.parametrize("by", ["customer", "operator"])
+async def test_a_cancel_and_the_steps_completion_in_one_activation_undo_it(saga: Saga, step: Step, by: str) -> None:
+    gate = Gate()
+    saga.world.script(step.do, gate)
+    await saga.start()
+    await gate.reached.wait()
+    await saga.go("workflows")
+    if by == "operator":
+        await saga.handle.cancel()
+        cancelling = None
+    else:
+        cancelling = asyncio.create_task(cancel(saga))
+    gate.opened.set()
+    await _activity_completed(saga, step)
+    await saga.come("workflows")
+    if cancelling:
+        await cancelling
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, by)
+    assert step.undone in saga.world.events
+
+
+async def _activity_completed(saga: Saga, step: Step) -> None:
+    """Wait until the engine knows the step's outcome."""
+    while any(
+        p.activity_type.name == step.do for p in (await saga.handle.describe()).raw_description.pending_activities
+    ):
+        await asyncio.sleep(0.01)  # the engine offers no event for it
+
+
+@each_step
+async def test_a_cancel_while_a_step_waits_to_be_repeated_withdraws_it(saga: Saga, step: Step) -> None:
+    gate = Gate()
+    saga.world.script(step.do, *[LoseReply()] * 3, gate)
+    await saga.start()
+    await gate.reached.wait()
+    await cancel(saga)
+    gate.opened.set()
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, "customer")
+
+
+async def test_a_cancel_request_before_the_first_workflow_task_undoes_the_order(saga: Saga) -> None:
+    await saga.go("workflows")
+    await saga.start()
+    await saga.handle.cancel()
+    await saga.come("workflows")
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, "operator")
+
+
+async def test_a_cancel_during_the_undo_changes_nothing(saga: Saga) -> None:
+    gate = Gate()
+    saga.world.script("revoke_coupon", gate)
+    await under_way(saga)
+    await cancel(saga)
+    await gate.reached.wait()
+    await saga.handle.cancel()
+    await cancel(saga)
+    gate.opened.set()
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, "customer")
+    assert saga.world.events.count("OrderCanceling") == 1
+
+
+async def test_a_team_that_is_away_keeps_nobody_from_their_money(saga: Saga) -> None:
+    await saga.go("marketing")
+    await saga.start()
+    await saga.world.until(reads("OrderPlaced"))
+    await cancel(saga)
+    await saga.world.until(lambda world: world.state.pay_status == "Refunded")
+    assert saga.world.state.order_status == "OrderCanceling"
+    await saga.come("marketing")
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, "customer")
+    assert "issue_coupon" not in saga.world.calls, "the step was withdrawn before marketing came back"
+    assert "CouponRevoked" not in saga.world.events, "there was no coupon to revoke"
+
+
+async def test_no_delivery_starts_without_its_coupon(saga: Saga) -> None:
+    await saga.go("marketing")
+    await saga.start()
+    await saga.world.until(reads("OrderPlaced"))
+    assert "start_delivery" not in saga.world.calls
+    await saga.come("marketing")
+    await saga.world.until(reads("DeliveryStarted"))
+    assert saga.world.calls.index("issue_coupon") < saga.world.calls.index("start_delivery")
+
+
+@each_step
+async def test_an_undo_that_fails_for_good_stops_no_other_and_waits_for_an_operator(saga: Saga, step: Step) -> None:
+    saga.world.script(step.undo, Refuse("refused"), Refuse("refused"))
+    await under_way(saga)
+    await cancel(saga)
+    await saga.world.until(lambda world: world.state.needs_attention and world.standing == {step.do})
+    assert (await saga.handle.describe()).status == WorkflowExecutionStatus.RUNNING
+    with pytest.raises(NotStuck):
+        await saga.engine.settle(saga.order.order_id, step="nothing", action="skip", actor="kim", reason="oops")
+    with pytest.raises(NotStuck):
+        await saga.engine.settle(saga.order.order_id, step=step.undo, action="skip", actor="kim", reason=" ")
+    await saga.engine.settle(saga.order.order_id, step=step.undo, action="retry", actor="kim", reason="fixed")
+    await saga.world.until(lambda world: world.events.count("AttentionRaised") == 2)
+    await saga.engine.settle(saga.order.order_id, step=step.undo, action="skip", actor="kim", reason="paid by hand")
+    assert await saga.result() == "OrderCanceled"
+    assert not saga.world.state.needs_attention
+    skipped = next(entry for entry in saga.world.timeline if entry.type == "CompensationSkipped")
+    assert skipped.detail == {"undo": step.undo, "actor": "kim", "reason": "paid by hand"}
+
+
+async def test_delivered_and_cancelled_cannot_both_win(saga: Saga) -> None:
+    gate = Gate()
+    saga.world.script("complete_delivery", gate)
+    await under_way(saga)
+    await saga.engine.delivered(saga.order.order_id)
+    with pytest.raises(TooLate):
+        await cancel(saga)
+    await saga.handle.cancel()
+    gate.opened.set()
+    assert await saga.result() == "Delivered"
+    assert saga.world.standing == ALL
+    with pytest.raises(TooLate):
+        await cancel(saga)
+
+
+async def test_a_cancelled_order_cannot_be_delivered(saga: Saga) -> None:
+    gate = Gate()
+    saga.world.script("refund_payment", gate)
+    await under_way(saga)
+    await cancel(saga)
+    with pytest.raises(NotDeliverable):
+        await saga.engine.delivered(saga.order.order_id)
+    gate.opened.set()
+    assert await saga.result() == "OrderCanceled"
+
+
+async def test_an_order_that_is_not_under_way_cannot_be_delivered(saga: Saga) -> None:
+    gate = Gate()
+    saga.world.script("start_delivery", gate)
+    await saga.start()
+    await gate.reached.wait()
+    with pytest.raises(NotDeliverable):
+        await saga.engine.delivered(saga.order.order_id)
+    gate.opened.set()
+    await saga.world.until(reads("DeliveryStarted"))
+
+
+async def test_an_order_not_delivered_in_time_is_flagged_and_stays_open(saga: Saga) -> None:
+    await under_way(saga)
+    await saga.skip_to_deadline()
+    await saga.world.until(lambda world: world.state.needs_attention)
+    assert saga.world.state.order_status == OrderStatus.DELIVERY_STARTED
+    await saga.engine.delivered(saga.order.order_id)
+    assert await saga.result() == "Delivered"
+    assert not saga.world.state.needs_attention
+
+
+async def test_a_failing_status_write_kills_no_order_and_loses_no_entry(saga: Saga) -> None:
+    saga.world.script("record_status", *[Refuse("gone")] + [Fail()] * 5)
+    await under_way(saga)
+    assert saga.world.events == HAPPY
+
+
+async def test_whoever_waits_for_the_payment_is_told_at_once(saga: Saga) -> None:
+    gate = Gate()
+    saga.world.script("issue_coupon", gate)
+    await saga.engine.payment_known(saga.order, timeout=30)
+    assert "pay_order" in saga.world.standing or "pay_order" in saga.world.calls
+    gate.opened.set()
+    await saga.world.until(reads("DeliveryStarted"))

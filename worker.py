@@ -1,0 +1,213 @@
+"""One worker process: `python worker.py --team order|delivery|marketing|all`.
+
+The composition root of a team's worker: settings from the environment, the team's database and clients, its
+activities on its task queue, and for the order team the workflows and the dispatcher.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import web
+from pydantic import ValidationError
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from activities.contract import DELIVERY_QUEUE, MARKETING_QUEUE, ORDER_QUEUE
+from activities.delivery import DeliveryActivities
+from activities.marketing import MarketingActivities
+from activities.order import OrderActivities
+from services.delivery.deliveries import Deliveries
+from services.delivery.stock import Warehouse
+from services.marketing.coupons import Coupons
+from services.order.book import OrderBook
+from services.order.dispatch import Dispatcher, Inbox
+from services.order.payments import Payments
+from services.order.provider import StripeProvider
+from services.shared.database import Database
+from services.shared.logs import configure_logs
+from services.shared.settings import (
+    TEAMS,
+    DatabaseSettings,
+    OrderSettings,
+    PaymentSettings,
+    PoolSettings,
+    Team,
+    WorkerSettings,
+)
+from workflows.client import OrderEngine, connect
+from workflows.order import OrderWorkflow
+
+_log = structlog.get_logger(__name__)
+LIVENESS_SECONDS = 5.0
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT. Exit status 1 when the settings are wrong or a worker breaks down."""
+    parser = argparse.ArgumentParser(description="A worker of one team, or of all.")
+    parser.add_argument("--team", choices=[*TEAMS, "all"], required=True)
+    team: str = parser.parse_args().team
+    teams: Sequence[Team] = TEAMS if team == "all" else [named for named in TEAMS if named == team]
+    configure_logs(f"worker-{team}")
+    try:
+        settings = WorkerSettings()
+        return asyncio.run(_run(teams, settings))
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "_".join(str(part) for part in problem["loc"])
+            print(f"Setting {name} is wrong: {problem['msg']}.", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+async def _run(teams: Sequence[Team], settings: WorkerSettings) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, _begin_stop, stop, settings.hard_deadline_seconds)
+    ready = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(_health(settings, lambda: ready.is_set() and not stop.is_set()))
+        await stack.enter_async_context(_background(_keep_alive(settings.liveness_file)))
+        client = await _connected(stop)
+        if client is None:
+            return 0
+        workers = [await _worker(team, client, settings, stack) for team in teams]
+        running = [asyncio.create_task(worker.run()) for worker in workers]
+        ready.set()
+        _log.info("polling", teams=list(teams), build_id=settings.build_id)
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        broken = [error for task in running if task.done() and (error := task.exception())]
+        for error in broken:
+            _log.error("the worker broke down", error=str(error))
+        _log.info("draining", grace_seconds=settings.grace_seconds)
+        await asyncio.gather(*(worker.shutdown() for worker in workers), return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
+    _log.info("stopped")
+    return 1 if broken else 0
+
+
+def _begin_stop(stop: asyncio.Event, hard_deadline: float) -> None:
+    """Drain, and end all the same when draining takes too long: what was cut off is redone elsewhere, once."""
+    if not stop.is_set():
+        asyncio.get_running_loop().call_later(hard_deadline, os._exit, 1)
+        stop.set()
+
+
+async def _connected(stop: asyncio.Event) -> Client | None:
+    """A client, as soon as the engine answers; nothing when the process is told to stop first."""
+    while not stop.is_set():
+        try:
+            return await connect()
+        except RuntimeError as error:  # what the SDK raises when it cannot connect
+            _log.warning("the engine is away; trying again", error=str(error))
+        try:
+            async with asyncio.timeout(1):
+                await stop.wait()
+        except TimeoutError:
+            continue
+    return None
+
+
+async def _worker(team: Team, client: Client, settings: WorkerSettings, stack: AsyncExitStack) -> Worker:
+    database = Database(DatabaseSettings().url(team), PoolSettings())
+    stack.push_async_callback(database.close)
+
+    def worker(queue: str, activities: Sequence[Callable[..., Any]], **options: Any) -> Worker:
+        return Worker(
+            client,
+            task_queue=queue,
+            activities=activities,
+            graceful_shutdown_timeout=timedelta(seconds=settings.grace_seconds),
+            build_id=settings.build_id,
+            **options,
+        )
+
+    if team == "marketing":
+        coupons = MarketingActivities(Coupons(database))
+        return worker(MARKETING_QUEUE, [coupons.issue_coupon, coupons.revoke_coupon])
+    if team == "delivery":
+        goods = DeliveryActivities(Deliveries(database), Warehouse(database))
+        return worker(
+            DELIVERY_QUEUE,
+            [
+                goods.start_delivery,
+                goods.cancel_delivery,
+                goods.adjust_stock,
+                goods.restore_stock,
+                goods.complete_delivery,
+            ],
+        )
+    rules = OrderSettings()
+    provider = StripeProvider(PaymentSettings())  # pyright: ignore[reportCallIssue]  (the key comes from the environment)
+    stack.push_async_callback(provider.close)
+    orders = OrderActivities(Payments(database, provider), OrderBook(database))
+    engine = OrderEngine(client, delivery_deadline=rules.delivery_deadline)
+    inbox = Inbox(database, lease=timedelta(seconds=rules.dispatch_lease_seconds))
+    await stack.enter_async_context(_background(Dispatcher(inbox, engine.start).sweep(rules.dispatch_seconds)))
+    return worker(
+        ORDER_QUEUE,
+        [orders.pay_order, orders.refund_payment, orders.record_status],
+        workflows=[OrderWorkflow],
+        max_cached_workflows=5000,  # below the number of live orders, each wake-up costs a replay
+    )
+
+
+@asynccontextmanager
+async def _background(coroutine: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Run something beside the worker until it stops."""
+    task = asyncio.create_task(coroutine)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _keep_alive(file: Path | None) -> None:
+    """Touch the liveness file while the event loop turns."""
+    while file is not None:
+        await asyncio.to_thread(_touch, file)
+        await asyncio.sleep(LIVENESS_SECONDS)
+
+
+def _touch(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+
+
+@asynccontextmanager
+async def _health(settings: WorkerSettings, ready: Callable[[], bool]) -> AsyncGenerator[None]:
+    """`/livez` answers while the event loop turns, `/readyz` while the worker polls and does not drain."""
+
+    async def livez(_: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        if ready():
+            return web.json_response({"status": "ready"})
+        return web.json_response({"status": "not polling"}, status=503)
+
+    app = web.Application()
+    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, settings.health_host, settings.health_port)
+    await site.start()
+    _log.info("health", addresses=[str(address) for address in runner.addresses])
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

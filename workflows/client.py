@@ -1,0 +1,188 @@
+"""The one door to the workflows for other processes: how an order's workflow is started and told things."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any, ClassVar, Literal
+
+from temporalio.client import Client, WithStartWorkflowOperation, WorkflowUpdateFailedError
+from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError as UpdateTimeout
+from temporalio.common import (
+    SearchAttributeKey,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfig
+from temporalio.exceptions import ApplicationError, TemporalError, WorkflowAlreadyStartedError
+from temporalio.runtime import Runtime
+from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
+
+from activities.contract import ORDER_QUEUE
+from services.order.statuses import CancelReason, OrderStatus
+from services.order.tables import Order
+from services.shared.errors import Refused, Unavailable
+from services.shared.money import format_amount
+from workflows.journal import NEEDS_ATTENTION, ORDER_STATUS
+from workflows.messages import CancelOrder, PlaceOrder, SettleCompensation
+from workflows.order import OrderWorkflow
+
+CUSTOMER_ID = SearchAttributeKey.for_keyword("CustomerId")
+PRODUCT_ID = SearchAttributeKey.for_keyword("ProductId")
+
+
+class EngineUnavailable(Unavailable):
+    """The engine, or the worker that would answer, is away."""
+
+    code: ClassVar[str] = "engine-unavailable"
+
+
+class TooLate(Refused):
+    """The order can no longer be cancelled."""
+
+    code: ClassVar[str] = "too-late-to-cancel"
+
+
+class NotDeliverable(Refused):
+    """The order is not under way to the customer."""
+
+    code: ClassVar[str] = "not-deliverable"
+
+
+class NotStuck(Refused):
+    """There is no such compensation waiting for an operator, or the decision is incomplete."""
+
+    code: ClassVar[str] = "not-stuck"
+
+
+async def connect(*, lazy: bool = False, runtime: Runtime | None = None) -> Client:
+    """A client of the engine that the standard `TEMPORAL_*` variables name.
+
+    A lazy one connects with its first call, so that a process can start while the engine is away.
+    """
+    config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
+    config.setdefault("target_host", "127.0.0.1:7233")
+    if config["target_host"].startswith(("127.", "localhost")):
+        config["grpc_compression"] = GrpcCompression.NONE  # costs more than it saves on one machine
+    return await Client.connect(**config, data_converter=pydantic_data_converter, lazy=lazy, runtime=runtime)
+
+
+class OrderEngine:
+    """Starts the workflows of orders, and tells them what happened."""
+
+    def __init__(
+        self, client: Client, *, delivery_deadline: timedelta, rpc_timeout: timedelta = timedelta(seconds=5)
+    ) -> None:
+        self._client = client
+        self._delivery_deadline = delivery_deadline
+        self._rpc_timeout = rpc_timeout
+
+    async def start(self, order: Order) -> None:
+        """Start an order's workflow; one that runs or has ended is fine. Raises `EngineUnavailable`."""
+        try:
+            await self._client.start_workflow(
+                OrderWorkflow.run, self._input(order), rpc_timeout=self._rpc_timeout, **self._options(order)
+            )
+        except WorkflowAlreadyStartedError:
+            return
+        except RPCError as error:
+            raise EngineUnavailable(str(error)) from error
+
+    async def payment_known(self, order: Order, timeout: float) -> None:
+        """Wait until it is known whether an order is paid, or so many seconds; never raises.
+
+        Starts the order's workflow in the same round trip where nobody has yet.
+        """
+        start = WithStartWorkflowOperation(
+            OrderWorkflow.run,
+            self._input(order),
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            **self._options(order),
+        )
+        try:
+            async with asyncio.timeout(timeout):
+                await self._client.execute_update_with_start_workflow(  # pyright: ignore[reportUnknownMemberType]
+                    OrderWorkflow.payment_known,
+                    start_workflow_operation=start,
+                    rpc_timeout=timedelta(seconds=timeout),
+                )
+        except (TimeoutError, TemporalError, RPCError):
+            return
+
+    async def cancel(self, order_id: str, *, by: Literal["customer", "operator"], actor: str) -> None:
+        """Cancel an order. Repeating it is harmless. Raises `TooLate`, `EngineUnavailable`."""
+        request = CancelOrder(reason=CancelReason(by), actor=actor)
+        await self._tell(order_id, OrderWorkflow.cancel, request, refused=TooLate)
+
+    async def delivered(self, order_id: str) -> None:
+        """The carrier handed an order over. Raises `NotDeliverable`, `EngineUnavailable`."""
+        await self._tell(order_id, OrderWorkflow.delivered, refused=NotDeliverable)
+
+    async def settle(
+        self, order_id: str, *, step: str, action: Literal["retry", "skip"], actor: str, reason: str
+    ) -> None:
+        """Settle a stuck compensation. Raises `NotStuck`, `EngineUnavailable`."""
+        settlement = SettleCompensation(undo=step, action=action, actor=actor, reason=reason)
+        await self._tell(order_id, OrderWorkflow.settle, settlement, refused=NotStuck)
+
+    async def _tell(self, order_id: str, update: Any, *arguments: Any, refused: type[Refused]) -> None:
+        """Send an update and wait for its answer; a workflow that has ended refuses everything."""
+        handle = self._client.get_workflow_handle(order_id)
+        try:
+            await handle.execute_update(  # pyright: ignore[reportUnknownMemberType]  (the SDK's type)
+                update, args=list(arguments), rpc_timeout=self._rpc_timeout
+            )
+        except WorkflowUpdateFailedError as error:
+            if isinstance(error.cause, ApplicationError) and error.cause.type == refused.code:
+                raise refused(order_id) from error
+            raise
+        except UpdateTimeout as error:
+            raise EngineUnavailable("no worker took the message in time") from error
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                # It has ended, or it was accepted so lately that it has not started.
+                if await self._exists(order_id):
+                    raise refused(order_id) from error
+                raise EngineUnavailable("the order's workflow has not started yet") from error
+            raise EngineUnavailable(str(error)) from error
+
+    async def _exists(self, order_id: str) -> bool:
+        try:
+            await self._client.get_workflow_handle(order_id).describe(rpc_timeout=self._rpc_timeout)
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                return False
+            raise EngineUnavailable(str(error)) from error
+        return True
+
+    def _input(self, order: Order) -> PlaceOrder:
+        return PlaceOrder(
+            order_id=order.order_id,
+            user_id=order.user_id,
+            product_id=order.product_id,
+            product_name=order.product_name,
+            qty=order.qty,
+            amount=order.amount,
+            currency=order.currency,
+            payment_method=order.payment_method,
+            deliver_within=self._delivery_deadline,
+        )
+
+    @staticmethod
+    def _options(order: Order) -> dict[str, Any]:
+        amount = format_amount(order.amount, order.currency)
+        return {
+            "id": order.order_id,
+            "task_queue": ORDER_QUEUE,
+            "id_reuse_policy": WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            "static_summary": f"{order.product_name} × {order.qty} · {amount} · {order.user_id}",
+            "search_attributes": TypedSearchAttributes(
+                [
+                    SearchAttributePair(ORDER_STATUS, OrderStatus.ORDER_RECEIVED),
+                    SearchAttributePair(CUSTOMER_ID, order.user_id),
+                    SearchAttributePair(PRODUCT_ID, order.product_id),
+                    SearchAttributePair(NEEDS_ATTENTION, False),
+                ]
+            ),
+        }
