@@ -118,7 +118,7 @@ class Story:
     def picture(self) -> Table:
         """The saga: each step beside its undo, ticked where it has happened."""
         table = Table(title="The saga of this order", title_justify="left")
-        for heading in ("team", "step", "", "undo", ""):
+        for heading in ("team", "step", "done after", "undo", "undone after"):
             table.add_column(heading)
         for step in SAGA:
             done, undone = self._tick(step.done, "OrderReceived"), self._tick(step.undone, "OrderCanceling")
@@ -129,7 +129,7 @@ class Story:
         return [self.line(event) for event in self.events]
 
     def line(self, event: Json) -> Text:
-        text = Text.assemble(f"{self.seconds(event):8.2f} s  ", (f"{event['type']:<17}", "bold"), f"  {_detail(event)}")
+        text = Text.assemble(f"{self.seconds(event):8.2f} s  ", (f"{event['type']:<17} ", "bold"), _detail(event))
         text.no_wrap, text.overflow = True, "ellipsis"
         return text
 
@@ -158,11 +158,11 @@ class Stage:
         if self._live is not None:
             self._live.stop()
         else:
-            self._console.print(self._story.picture())
+            self._console.print("", self._story.picture(), sep="\n")
 
     def show(self) -> None:
         if self._live is not None:
-            self._live.update(Group(self._story.picture(), *self._story.timeline()), refresh=True)
+            self._live.update(Group(self._story.picture(), "", *self._story.timeline()), refresh=True)
         else:
             for event in self._story.events[self._shown :]:
                 self._console.print(self._story.line(event), soft_wrap=True)
@@ -212,7 +212,7 @@ def tell(console: Console, urls: Urls) -> None:
         order = follow(shop, order_id, story, stage, "OrderCanceled")
     stock.append(shop.on_hand(PRODUCT_ID))
     refunded = shop.ledger_row(order_id)
-    console.print(_result(order, stock, paid, refunded))
+    console.print("", _result(order, stock, paid, refunded), sep="\n")
     if stock[2] != stock[1] + QTY:  # others may have bought in between, so the difference is all that can be said
         console.print("Note: other orders moved the stock of this product meanwhile.")
     if (refunded.get("charged"), refunded.get("refunded")) != (order["amount"], order["amount"]):

@@ -81,6 +81,7 @@ class Shop:
             **own,
             "PYTHONUNBUFFERED": "1",
             "TEMPORAL_ADDRESS": self.urls.temporal,
+            "TEMPORAL_CONFIG_FILE": os.devnull,
             "STREET12_DATA_DIR": str(data_dir),
             "STREET12_PAYMENT_URL": self.urls.payments,
             "STREET12_API_PORT": str(ports["STREET12_API_PORT"]),

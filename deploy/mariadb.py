@@ -30,6 +30,7 @@ _STOP_SECONDS = 60.0
 _SOCKET_PATH_LIMIT = 107
 _PR_SET_PDEATHSIG = 1
 _SYSTEM_PATH = os.pathsep.join(("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"))
+_READY = "street12-ready"
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _libc = ctypes.CDLL(None)
 
@@ -89,8 +90,7 @@ async def running_mariadb(data_dir: Path, *, install: bool = True) -> AsyncGener
     Raises `MariaDbUnavailable` where there is none, `MariaDbFailed` where it does not start.
     """
     server = await _find("mariadbd", install=install)
-    data_dir = Path(os.path.abspath(data_dir))
-    await _prepare(data_dir)
+    data_dir = await _prepare(data_dir)
     with tempfile.TemporaryDirectory(prefix="street12-") as short:
         path = data_dir / "s.sock"
         if len(os.fsencode(path)) > _SOCKET_PATH_LIMIT:
@@ -177,15 +177,13 @@ def _no_services() -> Generator[None]:
         _POLICY.unlink(missing_ok=True)
 
 
-async def _prepare(data_dir: Path) -> None:
-    """Make the data directory, and the system tables in it where they are missing."""
-    _make_directory(data_dir)
+async def _prepare(data_dir: Path) -> Path:
+    """Make the data directory, and the system tables in it where they are missing; answers where it is."""
+    data_dir, ready = _make_directory(data_dir)
     if not await _may_use(data_dir):
         raise MariaDbFailed(f"the user mysql cannot reach {data_dir}: a directory above it is closed to others")
-    # Last of all comes the marker: a first time that was cut off is repeated from the beginning.
-    marker = data_dir / "street12-installed"
-    if os.path.exists(marker):
-        return
+    if ready:
+        return data_dir
     process = await asyncio.create_subprocess_exec(
         await _find("mariadb-install-db", install=False),
         "--no-defaults",
@@ -203,15 +201,23 @@ async def _prepare(data_dir: Path) -> None:
     output, _ = await process.communicate()
     if process.returncode != 0:
         raise MariaDbFailed(f"mariadb-install-db: {output.decode(errors='replace')[-2000:]}")
-    with open(marker, "x"):  # noqa: ASYNC230 (an empty file)
-        pass
+    _mark_ready(data_dir)
+    return data_dir
 
 
-def _make_directory(data_dir: Path) -> None:
+def _make_directory(data_dir: Path) -> tuple[Path, bool]:
+    """Where it is, and whether there are system tables in it already."""
+    data_dir = data_dir.absolute()
     data_dir.mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0:
         shutil.chown(data_dir, "mysql", "mysql")
     data_dir.chmod(0o700)
+    return data_dir, (data_dir / _READY).exists()
+
+
+def _mark_ready(data_dir: Path) -> None:
+    # Only now: a first time that was cut off is repeated.
+    (data_dir / _READY).touch()
 
 
 async def _may_use(data_dir: Path) -> bool:

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import sys
 import time
+from pathlib import Path
 
 from alembic.util import CommandError
 from sqlalchemy import make_url
@@ -20,6 +21,9 @@ def migrate(team: Team, settings: DatabaseSettings) -> None:
     """Bring one team's database up to date. Raises `StackError` in one sentence."""
     began = time.monotonic()
     try:
+        address = make_url(settings.url(team))
+        if address.get_backend_name() == "sqlite" and address.database:
+            Path(address.database).parent.mkdir(parents=True, exist_ok=True)
         upgrade(settings.url(team), team)
     except (CommandError, SQLAlchemyError, OSError, ImportError) as error:
         why = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()[0]

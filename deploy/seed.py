@@ -4,13 +4,11 @@ import asyncio
 import sys
 from dataclasses import dataclass
 
-from services.delivery.service import Stock
-from services.order.catalogue import Catalogue, Product
-
 from deploy.stack import StackError, read_settings
+from services.delivery.stock import Warehouse
+from services.order.catalogue import Catalogue
 from services.shared.database import Database
 from services.shared.errors import ShopError
-from services.shared.money import KRW
 from services.shared.settings import DatabaseSettings
 
 
@@ -47,12 +45,12 @@ async def seed(settings: DatabaseSettings) -> None:
 
 async def _sell(database: Database, article: Article) -> None:
     await Catalogue(database).put_if_new(
-        Product(product_id=article.product_id, product_name=article.name, product_price=article.price, currency=KRW)
+        product_id=article.product_id, product_name=article.name, product_price=article.price
     )
 
 
 async def _store(database: Database, article: Article) -> None:
-    await Stock(database).open_if_new(article.product_id, article.on_hand)
+    await Warehouse(database).open_if_new(article.product_id, article.on_hand)
 
 
 def main() -> int:

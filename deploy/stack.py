@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import sqlite3
+import time
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 HOST = "127.0.0.1"
 _SQLITE_HEADER = b"SQLite format 3\0"
 _QUICK_CHECK_BELOW = 64 << 20
+_LETTING_GO_SECONDS = 1.0
+"""How long the processes of a shop that was just killed may take to be gone."""
 _SettingsT = TypeVar("_SettingsT", bound=BaseSettings)
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -147,14 +150,18 @@ def check_database(file: Path) -> None:
 def _bind(held: ExitStack, setting: str, port: int) -> int:
     listener = held.enter_context(socket.socket())
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-        listener.listen(1)
-    except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        why = "is taken by another program" if taken else f"cannot be used ({error.strerror})"
-        raise StackError(f"Port {port} {why}: free it, or set {setting} to another one.") from None
-    return port
+    deadline = time.monotonic() + (_LETTING_GO_SECONDS if setting else 0)
+    while True:
+        try:
+            listener.bind((HOST, port))
+            listener.listen(1)
+            return port
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            if not taken or time.monotonic() > deadline:
+                why = "is taken by another program" if taken else f"cannot be used ({error.strerror})"
+                raise StackError(f"Port {port} {why}: free it, or set {setting} to another one.") from None
+        time.sleep(0.05)
 
 
 def _bind_any(held: ExitStack) -> int:

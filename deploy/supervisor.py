@@ -170,8 +170,9 @@ class Child:
                 continue
             if not line:
                 return
-            if not (self._stopping.is_set() and self.program.silent_stop):
-                self._note(line.decode(errors="replace").rstrip())
+            text = line.decode(errors="replace").rstrip()
+            if text and not (self._stopping.is_set() and self.program.silent_stop):
+                self._note(text)
 
     async def _answers(self, http: httpx2.AsyncClient) -> None:
         while not self._ready:

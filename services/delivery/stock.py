@@ -51,11 +51,14 @@ class Warehouse:
         async def work(session: repository.AsyncSession) -> int:
             movement = self._movement(reference, MovementKind.RESTOCK, product_id, qty, reason)
             if await insert_if_new(session, movement):
-                await insert_if_new(session, Stock(product_id=product_id, on_hand=0, updated_at=self._clock()))
-                if qty >= 0:
+                if qty < 0:
+                    if not await repository.take_out(session, product_id, -qty, self._clock()):
+                        raise OutOfStock(product_id)
+                elif not await repository.put_in(session, product_id, qty, self._clock()):
+                    # Not the other way round: a refused INSERT shares a lock on the row, and of many that then all
+                    # want to change it, MySQL lets one go on.
+                    await insert_if_new(session, Stock(product_id=product_id, on_hand=0, updated_at=self._clock()))
                     await repository.put_in(session, product_id, qty, self._clock())
-                elif not await repository.take_out(session, product_id, -qty, self._clock()):
-                    raise OutOfStock(product_id)
             stock = await repository.stock_of(session, product_id)
             return stock.on_hand if stock else 0
 

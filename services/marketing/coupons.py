@@ -65,10 +65,15 @@ class Coupons:
         )
 
         async def work(session: repository.AsyncSession) -> bool:
+            # The change comes before the tombstone: a refused INSERT shares a lock on the row, and of many that then
+            # all want to change it, MySQL lets one go on.
+            if await repository.revoke(session, order_id, now):
+                return True
             if await insert_if_new(session, tombstone):
                 return False
-            await repository.revoke(session, order_id, now)
             coupon = await repository.coupon_of_order(session, order_id)
+            if coupon is not None and coupon.revoked_at is None:  # it was issued between the two statements
+                return await repository.revoke(session, order_id, now)
             return coupon is not None and coupon.issued_at is not None
 
         return await self._database.write(work)

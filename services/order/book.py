@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from services.order import repository
 from services.order.statuses import OrderState, TimelineEntry
 from services.order.tables import Order, OrderEvent, OrderView
-from services.shared.clock import Clock, utc_now
 from services.shared.database import Database
 from services.shared.errors import NotFound
 
@@ -22,9 +21,8 @@ class OrderReading:
 class OrderBook:
     """Keeps where orders stand."""
 
-    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
 
     async def record(self, *, order_id: str, state: OrderState, timeline: Sequence[TimelineEntry]) -> None:
         """Note what happened to an order and where it stands after that. Repeated or late, it changes nothing newer."""

@@ -33,7 +33,9 @@ class Catalogue:
         product = self._product(product_id, product_name, product_price, currency)
 
         async def work(session: repository.AsyncSession) -> None:
-            if not await insert_if_new(session, product):
+            # The change first: a refused INSERT shares a lock on the row, and of many that then all want to change it,
+            # MySQL lets one go on.
+            if not await repository.change_product(session, product) and not await insert_if_new(session, product):
                 await repository.change_product(session, product)
 
         await self._database.write(work)

@@ -97,16 +97,22 @@ class Payments:
         tombstone = self._payment(order_id, PaymentState.VOIDED, amount, currency)
 
         async def work(session: repository.AsyncSession) -> Payment:
-            if await insert_if_new(session, tombstone):
-                return tombstone
-            await repository.move_payment(
+            # The change comes before the tombstone: a refused INSERT shares a lock on the row, and of many that then
+            # all want to change it, MySQL lets one go on.
+            if not await void(session):
+                if await insert_if_new(session, tombstone):
+                    return tombstone
+                await void(session)  # it may have begun between the two statements
+            return await _known(session, order_id)
+
+        async def void(session: repository.AsyncSession) -> bool:
+            return await repository.move_payment(
                 session,
                 order_id,
                 sources=(PaymentState.PENDING, PaymentState.PAID),
                 target=PaymentState.VOIDING,
                 at=tombstone.updated_at,
             )
-            return await _known(session, order_id)
 
         return await self._database.write(work)
 

@@ -5,7 +5,8 @@ cancelled intent never: those two are the ground that the saga stands on. Every 
 `ProviderUnavailable` alone means "unknown, ask again".
 """
 
-from collections.abc import Awaitable, Callable, Generator
+import ssl
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -124,15 +125,15 @@ class PaymentProvider(Protocol):
 class StripeProvider(PaymentProvider):
     """Stripe, or what speaks its wire, at `settings.url`. Never repeats a call by itself: that is the saga's part.
 
-    To be built and closed in one event loop.
+    Used and closed in one event loop.
     """
 
     def __init__(self, settings: PaymentSettings) -> None:
-        self._http = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=settings.timeout_seconds))
+        self._transport = _Transport(settings.timeout_seconds)
         client = stripe.StripeClient(
             settings.key.get_secret_value(),
             base_addresses={"api": settings.url.rstrip("/")},
-            http_client=self._http,
+            http_client=self._transport,
             max_network_retries=0,
         )
         self._intents = client.v1.payment_intents
@@ -210,7 +211,41 @@ class StripeProvider(PaymentProvider):
             raise RefundRefused(f"{order_id}: the refund {refund.id} is {refund.status}")
 
     async def close(self) -> None:
-        await self._http.close_async()
+        await self._transport.close_async()
+
+
+class _Transport(stripe.HTTPClient):
+    """The client's way to the wire. Its own one keeps hold of the connection when a reply breaks off in the middle."""
+
+    name = "aiohttp"
+
+    def __init__(self, timeout_seconds: float) -> None:
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]  (stripe leaves a parameter without a type)
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def request_async(
+        self, method: str, url: str, headers: Mapping[str, str], post_data: str | None = None
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        self._session = self._session or self._open()
+        request = self._session.request(method, url, headers=headers, data=post_data, allow_redirects=False)
+        try:
+            async with request as reply:
+                return await reply.read(), reply.status, reply.headers
+        except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError
+            raise stripe.APIConnectionError("The connection failed.") from error
+
+    async def close_async(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        trusted = ssl.create_default_context(cafile=stripe.ca_bundle_path)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=trusted),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=self._timeout,
+        )
 
 
 async def _ask_by_key(
@@ -237,8 +272,6 @@ def _faults_named(about: str) -> Generator[None]:
     """Turn what is left of the client's errors into ours. `about` is the order, or the intent."""
     try:
         yield
-    except (aiohttp.ClientError, TimeoutError) as error:  # the reply's body broke off: the client lets these through
-        raise ProviderUnavailable(f"{about}: {type(error).__name__}") from error
     except stripe.StripeError as error:
         kind = ProviderUnavailable if _is_transient(error) else ProviderRejected
         raise kind(_told(about, error)) from error
@@ -264,7 +297,8 @@ def _decline_code(error: stripe.StripeError) -> str | None:
 
 def _told(about: str, error: stripe.StripeError) -> str:
     """What an engineer may know of a failure: codes and Stripe's own request id, never what was sent."""
-    details = (error.http_status, error.code, _decline_code(error), error.request_id)
+    cause = type(error.__cause__).__name__ if error.__cause__ else None
+    details = (error.http_status, error.code, _decline_code(error), error.request_id, cause)
     return f"{about}: {type(error).__name__} {' '.join(str(detail) for detail in details if detail)}"
 
 

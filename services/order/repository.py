@@ -22,12 +22,14 @@ async def product(session: AsyncSession, product_id: str) -> Product | None:
     return await session.get(Product, product_id)
 
 
-async def change_product(session: AsyncSession, changed: Product) -> None:
-    await session.exec(
+async def change_product(session: AsyncSession, changed: Product) -> bool:
+    """Give a product new values; says whether it is there."""
+    result = await session.exec(
         update(Product)
         .where(col(Product.product_id) == changed.product_id)
         .values(**changed.model_dump(exclude={"product_id"}))
     )
+    return result.rowcount == 1
 
 
 async def order_of_key(session: AsyncSession, user_id: str, idempotency_key: str) -> tuple[str, Order] | None:

@@ -69,8 +69,9 @@ async def new_url(
         name = f"{team}_{next(_number)}"
         if request.param == "sqlite":
             return f"sqlite+aiosqlite:///{tmp_path / name}.db"
+        url = await (await mariadb()).create_database(name, name)
         made.append(name)
-        return await (await mariadb()).create_database(name, name)
+        return url
 
     yield new
     for name in made:

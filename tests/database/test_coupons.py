@@ -9,6 +9,7 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.marketing import coupons as module
+from services.marketing import repository
 from services.marketing.coupons import CouponRevoked, Coupons
 from services.marketing.tables import Coupon
 from services.shared.database import Database
@@ -74,18 +75,20 @@ async def test_revoking_while_it_is_issued_waits_for_it(
     coupons: Coupons, marketing_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     issuing, undoing, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    insert_if_new = module.insert_if_new
+    insert_if_new, revoke_row = module.insert_if_new, repository.revoke
+
+    async def watched_revoke(session: AsyncSession, order_id: str, at: datetime) -> bool:
+        undoing.set()
+        return await revoke_row(session, order_id, at)
 
     async def watched_insert(session: AsyncSession, row: Coupon) -> bool:
-        if row.revoked_at is not None:
-            undoing.set()
-            return await insert_if_new(session, row)
         inserted = await insert_if_new(session, row)
         issuing.set()
         await go_on.wait()
         return inserted
 
     monkeypatch.setattr(module, "insert_if_new", watched_insert)
+    monkeypatch.setattr(repository, "revoke", watched_revoke)
     issued = asyncio.create_task(issue(coupons))
     await issuing.wait()
     undo = asyncio.create_task(revoke(coupons))
@@ -93,6 +96,24 @@ async def test_revoking_while_it_is_issued_waits_for_it(
     go_on.set()
     await issued
     assert await undo
+    (coupon,) = await rows(marketing_database)
+    assert coupon.revoked_at is not None
+
+
+async def test_a_coupon_that_is_issued_between_the_two_looks_is_revoked(
+    coupons: Coupons, marketing_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if marketing_database.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite lets nobody write between two statements of a transaction")
+    insert_if_new = module.insert_if_new
+
+    async def late_insert(session: AsyncSession, row: Coupon) -> bool:
+        if row.revoked_at is not None:
+            await issue(coupons)
+        return await insert_if_new(session, row)
+
+    monkeypatch.setattr(module, "insert_if_new", late_insert)
+    assert await revoke(coupons)
     (coupon,) = await rows(marketing_database)
     assert coupon.revoked_at is not None
 

@@ -82,20 +82,19 @@ async def test_calling_off_while_it_starts_waits_for_it(
     deliveries: Deliveries, delivery_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starting, undoing, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    stock_of, insert_if_new = repository.stock_of, module.insert_if_new
+    stock_of, move_delivery = repository.stock_of, repository.move_delivery
 
     async def slow_stock_of(session: AsyncSession, product_id: str) -> Stock | None:
         starting.set()
         await go_on.wait()
         return await stock_of(session, product_id)
 
-    async def watched_insert(session: AsyncSession, row: Delivery) -> bool:
-        if row.state == "Canceled":
-            undoing.set()
-        return await insert_if_new(session, row)
+    async def watched_move(session: AsyncSession, order_id: str, *, source: str, target: str, at: datetime) -> bool:
+        undoing.set()
+        return await move_delivery(session, order_id, source=source, target=target, at=at)
 
     monkeypatch.setattr(repository, "stock_of", slow_stock_of)
-    monkeypatch.setattr(module, "insert_if_new", watched_insert)
+    monkeypatch.setattr(repository, "move_delivery", watched_move)
     beginning = asyncio.create_task(start(deliveries))
     await starting.wait()
     undo = asyncio.create_task(cancel(deliveries))
@@ -103,6 +102,23 @@ async def test_calling_off_while_it_starts_waits_for_it(
     go_on.set()
     await beginning
     assert await undo
+    assert await state(delivery_database, "o1") == "Canceled"
+
+
+async def test_a_delivery_that_starts_between_the_two_looks_is_called_off(
+    deliveries: Deliveries, delivery_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if delivery_database.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite lets nobody write between two statements of a transaction")
+    insert_if_new = module.insert_if_new
+
+    async def late_insert(session: AsyncSession, row: Delivery) -> bool:
+        if row.state == "Canceled":
+            await start(deliveries)
+        return await insert_if_new(session, row)
+
+    monkeypatch.setattr(module, "insert_if_new", late_insert)
+    assert await cancel(deliveries)
     assert await state(delivery_database, "o1") == "Canceled"
 
 

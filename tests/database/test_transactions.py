@@ -224,6 +224,22 @@ async def test_many_transactions_on_the_same_rows_lose_no_work(database: Databas
     assert await on_hand(database) == {"a": 40, "b": 40}
 
 
+async def test_writers_that_read_first_wait_for_each_other(database: Database) -> None:
+    """SQLite refuses at once to turn a reader into a writer beside another: a writer must be one from its beginning."""
+    attempts = 0
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal attempts
+        attempts += 1
+        await session.get(Stock, "b")
+        await asyncio.sleep(0)
+        await add(session, "a")
+
+    await asyncio.gather(*(database.write(work) for _ in range(20)))
+    assert await on_hand(database) == {"a": 20, "b": 0}
+    assert attempts == 20
+
+
 async def test_work_that_takes_too_long_is_given_up_whole(database: Database, reopen: Open) -> None:
     hurried = reopen(PoolSettings(transaction_seconds=1, size=1, overflow=0))
 
@@ -232,7 +248,8 @@ async def test_work_that_takes_too_long_is_given_up_whole(database: Database, re
         await asyncio.Event().wait()
 
     with pytest.raises(DatabaseUnavailable):
-        await hurried.write(work)
+        async with asyncio.timeout(5):
+            await hurried.write(work)
     assert await on_hand(database) == {"a": 0, "b": 0}
     assert await hurried.write(lambda session: insert_if_new(session, piece("c")))
 

@@ -1,9 +1,11 @@
 """The saga, step by step: it ends with all four effects or with none, whatever is refused, lost or cancelled."""
 
 import asyncio
+from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import WorkflowExecutionStatus, WorkflowHistory
 
 from services.order.statuses import OrderStatus
 from tests.saga.conftest import Saga
@@ -124,7 +126,7 @@ async def test_a_cancel_during_a_step_learns_its_outcome_and_undoes_it(saga: Sag
         await cancel(saga)
     else:
         await saga.handle.cancel()
-    await saga.world.until(reads("OrderCanceling"))
+    await saga.recorded(_cancel_requested)
     gate.opened.set()
     assert await saga.result() == "OrderCanceled"
     assert_clean_slate(saga, by)
@@ -145,7 +147,7 @@ async def test_a_cancel_and_the_steps_completion_in_one_activation_undo_it(saga:
     else:
         cancelling = asyncio.create_task(cancel(saga))
     gate.opened.set()
-    await _activity_completed(saga, step)
+    await saga.recorded(_completed(step))
     await saga.come("workflows")
     if cancelling:
         await cancelling
@@ -154,12 +156,22 @@ async def test_a_cancel_and_the_steps_completion_in_one_activation_undo_it(saga:
     assert step.undone in saga.world.events
 
 
-async def _activity_completed(saga: Saga, step: Step) -> None:
-    """Wait until the engine knows the step's outcome."""
-    while any(
-        p.activity_type.name == step.do for p in (await saga.handle.describe()).raw_description.pending_activities
-    ):
-        await asyncio.sleep(0.01)  # the engine offers no event for it
+def _cancel_requested(history: WorkflowHistory) -> bool:
+    return any(event.HasField("activity_task_cancel_requested_event_attributes") for event in history.events)
+
+
+def _completed(step: Step) -> Callable[[WorkflowHistory], bool]:
+    def found(history: WorkflowHistory) -> bool:
+        scheduled = {
+            event.event_id
+            for event in history.events
+            if event.activity_task_scheduled_event_attributes.activity_type.name == step.do
+        }
+        return any(
+            event.activity_task_completed_event_attributes.scheduled_event_id in scheduled for event in history.events
+        )
+
+    return found
 
 
 @each_step
@@ -278,14 +290,33 @@ async def test_an_order_that_is_not_under_way_cannot_be_delivered(saga: Saga) ->
     await saga.world.until(reads("DeliveryStarted"))
 
 
-async def test_an_order_not_delivered_in_time_is_flagged_and_stays_open(saga: Saga) -> None:
-    await under_way(saga)
-    await saga.skip_to_deadline()
-    await saga.world.until(lambda world: world.state.needs_attention)
-    assert saga.world.state.order_status == OrderStatus.DELIVERY_STARTED
-    await saga.engine.delivered(saga.order.order_id)
-    assert await saga.result() == "Delivered"
-    assert not saga.world.state.needs_attention
+async def test_an_order_not_delivered_in_time_is_flagged_and_stays_open(long_saga: Saga) -> None:
+    await under_way(long_saga)
+    await long_saga.let_pass(timedelta(days=7, minutes=1))
+    await long_saga.world.until(lambda world: world.state.needs_attention)
+    assert long_saga.world.state.order_status == OrderStatus.DELIVERY_STARTED
+    await long_saga.engine.delivered(long_saga.order.order_id)
+    await long_saga.world.until(lambda world: world.state.order_status == "Delivered")
+    assert not long_saga.world.state.needs_attention
+
+
+async def test_a_payment_whose_truth_cannot_be_learned_in_a_day_is_voided_and_flagged(long_saga: Saga) -> None:
+    long_saga.world.script("pay_order", *[LoseReply()] * 10_000)
+    await long_saga.start()
+    await long_saga.let_pass(timedelta(hours=25))
+    await long_saga.world.until(lambda world: world.state.order_status == "OrderCanceled")
+    assert_clean_slate(long_saga, "paymentUnknown")
+    assert long_saga.world.state.needs_attention
+
+
+async def test_an_undo_that_fails_for_days_is_flagged(long_saga: Saga) -> None:
+    long_saga.world.script("revoke_coupon", *[Fail()] * 100_000)
+    await under_way(long_saga)
+    await cancel(long_saga)
+    await long_saga.world.until(lambda world: world.state.pay_status == "Refunded")
+    await long_saga.let_pass(timedelta(days=8))
+    await long_saga.world.until(lambda world: world.state.needs_attention)
+    assert long_saga.world.standing == {"issue_coupon"}
 
 
 async def test_a_failing_status_write_kills_no_order_and_loses_no_entry(saga: Saga) -> None:

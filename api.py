@@ -1,0 +1,272 @@
+"""The HTTP process: builds the app from its parts, and holds the order routes, thin.
+
+`python api.py` is the composition root: settings from the environment, three databases, the engine, uvicorn.
+"""
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import ValidationError
+
+from services.delivery.deliveries import Deliveries
+from services.delivery.errors import UnknownProduct
+from services.delivery.stock import Warehouse
+from services.gateway.caller import Buyer, Caller, Role
+from services.gateway.cursor import decode, encode
+from services.gateway.operations import Metrics, install_operations
+from services.gateway.parts import Parts, parts
+from services.gateway.problems import IdempotencyKeyMissing, install_problems, problem
+from services.gateway.routes import router as other_routes
+from services.gateway.schemas import Code, EventAnswer, Items, OrderAnswer, OrderPatch, OrderRequest, Page
+from services.marketing.coupons import Coupons
+from services.order.acceptance import Acceptance, NewOrder
+from services.order.book import OrderBook, OrderReading
+from services.order.catalogue import Catalogue
+from services.order.dispatch import Dispatcher, Inbox
+from services.order.statuses import OrderStatus, PayStatus
+from services.shared.database import Database
+from services.shared.errors import Unavailable
+from services.shared.logs import configure_logs
+from services.shared.settings import ApiSettings, DatabaseSettings, OrderSettings, PoolSettings
+from workflows.client import OrderEngine, TooLate, connect
+
+STOCK_HINT_SECONDS = 0.1
+STREAM_SECONDS = 0.5
+HEARTBEAT_ROUNDS = 30
+LONGEST_WAIT = 30
+LARGEST_BODY = 64 * 1024
+
+orders = APIRouter()
+Shop = Annotated[Parts, Depends(parts)]
+
+
+@orders.post("/orders", status_code=202)
+async def place_order(
+    request: Request,
+    body: OrderRequest,
+    shop: Shop,
+    who: Buyer,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+    prefer: Annotated[str, Header()] = "",
+) -> Response:
+    """Accept an order. `202`; with `Prefer: wait=N`, `201` once it is paid or `402` once it is declined."""
+    if not idempotency_key or not idempotency_key.strip():
+        raise IdempotencyKeyMissing
+    accepted = await shop.acceptance.accept(
+        user_id=who.user_id,
+        idempotency_key=idempotency_key,
+        request=NewOrder(**body.model_dump()),
+        known_out_of_stock=await _known_out_of_stock(shop, body.product_id, body.qty),
+    )
+    order_id = accepted.order.order_id
+    if not accepted.replayed:
+        request.app.state.metrics.accepted.inc()
+        shop.dispatcher.offer(accepted.order)
+    reading = await shop.book.get(order_id)
+    wait = _wait(prefer)
+    if wait and reading.view.order_status == OrderStatus.ORDER_RECEIVED:
+        await shop.engine.payment_known(accepted.order, timeout=wait)
+        reading = await shop.book.get(order_id)
+    headers = {"Location": f"/orders/{order_id}"}
+    if accepted.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    if wait and reading.view.pay_status == PayStatus.DECLINED:
+        declined = await _decline_code(shop, order_id)
+        answer = problem(request, declined, 402)
+        answer.headers.update(headers)
+        return answer
+    return _order(reading, 201 if wait and reading.view.pay_status == PayStatus.PAID else 202, headers)
+
+
+@orders.get("/orders")
+async def list_orders(
+    shop: Shop,
+    who: Buyer,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    order_status: Annotated[OrderStatus | None, Query(alias="orderStatus")] = None,
+    needs_attention: Annotated[bool | None, Query(alias="needsAttention")] = None,
+) -> Page[OrderAnswer]:
+    """The caller's orders, an operator's view of all; newest first."""
+    found = await shop.book.list(
+        user_id=who.sees,
+        order_status=order_status,
+        needs_attention=needs_attention if who.role is Role.OPERATOR else None,
+        limit=limit + 1,
+        before=decode(cursor),
+    )
+    more = encode(found[limit - 1].order.order_id) if len(found) > limit else None
+    return Page(items=[OrderAnswer.of(reading) for reading in found[:limit]], next_cursor=more)
+
+
+@orders.get("/orders/{order_id}")
+async def get_order(order_id: Code, shop: Shop, who: Buyer, if_none_match: Annotated[str, Header()] = "") -> Response:
+    """Where an order stands. `304` when it still stands where the caller knows it to."""
+    reading = await shop.book.get(order_id, user_id=who.sees)
+    known = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+    if known & {_etag(reading), "*"}:
+        return Response(status_code=304, headers={"ETag": _etag(reading)})
+    return _order(reading, 200)
+
+
+@orders.post("/orders/{order_id}/cancel", status_code=202)
+async def cancel_order(order_id: Code, shop: Shop, who: Buyer) -> Response:
+    """Cancel an order: everything is undone. Repeating it is harmless."""
+    return await _cancel(order_id, shop, who)
+
+
+@orders.patch("/orders/{order_id}", status_code=202)
+async def patch_order(order_id: Code, body: OrderPatch, shop: Shop, who: Buyer) -> Response:
+    """The same as `cancel`: the one thing about an order that its customer may change."""
+    return await _cancel(order_id, shop, who)
+
+
+@orders.get("/orders/{order_id}/events", response_model=Items[EventAnswer])
+async def get_timeline(
+    order_id: Code,
+    shop: Shop,
+    who: Buyer,
+    accept: Annotated[str, Header()] = "",
+    last_event_id: Annotated[str, Header()] = "",
+) -> Any:
+    """What happened to an order; as server-sent events when asked for `text/event-stream`."""
+    await shop.book.get(order_id, user_id=who.sees)
+    if "text/event-stream" in accept:
+        after = int(last_event_id) if re.fullmatch(r"\d{1,9}", last_event_id) else 0
+        stream = _stream(shop.book, order_id, after)
+        return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return Items(items=[EventAnswer.of(event) for event in await shop.book.timeline(order_id)])
+
+
+async def _cancel(order_id: str, shop: Parts, who: Caller) -> Response:
+    reading = await shop.book.get(order_id, user_id=who.sees)
+    if reading.view.order_status not in (OrderStatus.ORDER_CANCELING, OrderStatus.ORDER_CANCELED):
+        operator = who.role is Role.OPERATOR
+        try:
+            await shop.engine.cancel(order_id, by="operator" if operator else "customer", actor=who.user_id)
+        except TooLate:
+            # The workflow may have ended a moment ago because a cancel had arrived before.
+            if (await shop.book.get(order_id)).view.order_status != OrderStatus.ORDER_CANCELED:
+                raise
+        reading = await shop.book.get(order_id)
+    return _order(reading, 202)
+
+
+async def _known_out_of_stock(shop: Parts, product_id: str, qty: int) -> bool:
+    """A hint, asked of the delivery team for 100 ms at most: where it does not answer, the order is taken."""
+    try:
+        async with asyncio.timeout(STOCK_HINT_SECONDS):
+            return await shop.warehouse.on_hand(product_id) < qty
+    except (TimeoutError, Unavailable, UnknownProduct):
+        return False
+
+
+async def _decline_code(shop: Parts, order_id: str) -> str:
+    events = await shop.book.timeline(order_id)
+    return next((event.detail["code"] for event in events if event.type == OrderStatus.PAYMENT_DECLINED), "")
+
+
+async def _stream(book: OrderBook, order_id: str, after: int) -> AsyncIterator[str]:
+    """The timeline as it grows, until the order is at its end. Holds no connection between two looks."""
+    quiet = 0
+    while True:
+        reading = await book.get(order_id)
+        for event in await book.timeline(order_id, after=after):
+            yield f"id: {event.version}\nevent: {event.type}\ndata: {EventAnswer.of(event).model_dump_json()}\n\n"
+            after, quiet = event.version, 0
+        if OrderStatus(reading.view.order_status).final and after >= reading.view.version:
+            return
+        quiet += 1
+        if quiet % HEARTBEAT_ROUNDS == 0:
+            yield ": still here\n\n"
+        await asyncio.sleep(STREAM_SECONDS)
+
+
+def _wait(prefer: str) -> int:
+    """The seconds of `Prefer: wait=N`, 30 at most."""
+    found = re.search(r"(?:^|[,;\s])wait=(\d{1,9})(?:$|[,;\s])", prefer)
+    return min(int(found[1]), LONGEST_WAIT) if found else 0
+
+
+def _etag(reading: OrderReading) -> str:
+    return f'"v{reading.view.version}"'
+
+
+def _order(reading: OrderReading, status: int, headers: dict[str, str] | None = None) -> Response:
+    body = OrderAnswer.of(reading).model_dump(mode="json", by_alias=True)
+    return JSONResponse(body, status, {"ETag": _etag(reading), "Cache-Control": "private, no-cache", **(headers or {})})
+
+
+def create_app(shop: Parts) -> FastAPI:
+    """The app around its parts. What was accepted is handed to the engine while it lives."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        serving = asyncio.create_task(shop.dispatcher.serve())
+        yield
+        serving.cancel()
+        with suppress(asyncio.CancelledError):
+            await serving
+
+    app = FastAPI(title="street12", version="0.1.0", lifespan=lifespan, max_body_size=LARGEST_BODY)
+    app.state.parts = shop
+    app.state.metrics = Metrics()
+    install_operations(app, app.state.metrics)
+    install_problems(app)
+    app.include_router(orders)
+    app.include_router(other_routes)
+    return app
+
+
+async def _serve() -> None:
+    databases, pool, rules, settings = DatabaseSettings(), PoolSettings(), OrderSettings(), ApiSettings()
+    order, delivery, marketing = (Database(databases.url(team), pool) for team in ("order", "delivery", "marketing"))
+    engine = OrderEngine(await connect(lazy=True), delivery_deadline=rules.delivery_deadline)
+    lease = timedelta(seconds=rules.dispatch_lease_seconds)
+    shop = Parts(
+        order_database=order,
+        catalogue=Catalogue(order),
+        acceptance=Acceptance(order, lease=lease),
+        book=OrderBook(order),
+        dispatcher=Dispatcher(Inbox(order, lease=lease), engine.start),
+        deliveries=Deliveries(delivery),
+        warehouse=Warehouse(delivery),
+        coupons=Coupons(marketing),
+        engine=engine,
+    )
+    config = uvicorn.Config(
+        create_app(shop),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=int(settings.drain_seconds),
+    )
+    await uvicorn.Server(config).serve()
+    for database in (order, delivery, marketing):
+        await database.close()
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT. Exit status 1 when a setting is wrong or the port is taken."""
+    configure_logs("api")
+    try:
+        asyncio.run(_serve())
+    except ValidationError as error:
+        for found in error.errors():
+            name = "_".join(str(part) for part in found["loc"])
+            print(f"Setting {name} is wrong: {found['msg']}.", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

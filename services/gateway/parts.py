@@ -1,0 +1,47 @@
+"""What the routes need, built once by the composition root."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from fastapi import Request
+
+from services.delivery.deliveries import Deliveries
+from services.delivery.stock import Warehouse
+from services.marketing.coupons import Coupons
+from services.order.acceptance import Acceptance
+from services.order.book import OrderBook
+from services.order.catalogue import Catalogue
+from services.order.dispatch import Dispatcher
+from services.order.tables import Order
+from services.shared.database import Database
+
+
+class Engine(Protocol):
+    """What the routes ask of the workflow engine (`workflows/client.py`)."""
+
+    async def payment_known(self, order: Order, timeout: float) -> None: ...
+    async def cancel(self, order_id: str, *, by: Literal["customer", "operator"], actor: str) -> None: ...
+    async def delivered(self, order_id: str) -> None: ...
+    async def settle(
+        self, order_id: str, *, step: str, action: Literal["retry", "skip"], actor: str, reason: str
+    ) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The services behind the API."""
+
+    order_database: Database
+    catalogue: Catalogue
+    acceptance: Acceptance
+    book: OrderBook
+    dispatcher: Dispatcher
+    deliveries: Deliveries
+    warehouse: Warehouse
+    coupons: Coupons
+    engine: Engine
+
+
+def parts(request: Request) -> Parts:
+    """A route's dependency on the app's parts."""
+    return request.app.state.parts
