@@ -6,7 +6,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import FailureError
 
 from activities.contract import RecordStatus
 from services.order.statuses import EventType, OrderState, TimelineEntry
@@ -75,7 +75,7 @@ class Journal:
                     schedule_to_close_timeout=steps.STATUS_LOCAL_BUDGET,
                     retry_policy=steps.STATUS_LOCAL_RETRY,
                 )
-            except ActivityError:
+            except FailureError:  # a local activity fails with its bare cause
                 await workflow.execute_activity(
                     "record_status",
                     command,

@@ -278,12 +278,11 @@ def _faults_named(about: str) -> Generator[None]:
 
 
 def _is_transient(error: stripe.StripeError) -> bool:
-    if isinstance(error, stripe.APIConnectionError | stripe.RateLimitError):
+    if isinstance(error, stripe.RateLimitError) or error.code in _TRANSIENT_CODES:
         return True
-    # Below 400 the reply could not be read; the charge may stand.
+    # Without a status the connection failed, and below 400 the reply could not be read: what was asked may stand.
     status = error.http_status or 0
-    refused = 400 <= status < 500 and status not in _TRANSIENT_STATUSES
-    return not refused or error.code in _TRANSIENT_CODES
+    return not 400 <= status < 500 or status in _TRANSIENT_STATUSES
 
 
 def _decline(order_id: str, error: stripe.CardError) -> PaymentDeclined:

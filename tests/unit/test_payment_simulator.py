@@ -78,7 +78,7 @@ async def _read(reply: aiohttp.ClientResponse) -> Reply:
 
 @asynccontextmanager
 async def talking_to(url: str) -> AsyncGenerator[Wire]:
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
         yield Wire(session, url)
 
 
@@ -433,7 +433,7 @@ async def test_books_that_cannot_be_written_charge_nothing(wire: Wire, ledger: P
 async def test_sigterm_stops_it_cleanly(ledger: Path) -> None:
     async with simulator_of_its_own(ledger) as (process, _):
         process.send_signal(signal.SIGTERM)
-        _, complaint = await process.communicate()
+        _, complaint = await asyncio.wait_for(process.communicate(), timeout=10)
         assert (process.returncode, complaint) == (0, b"")
 
 
