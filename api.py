@@ -35,7 +35,7 @@ from services.order.statuses import OrderStatus, PayStatus
 from services.shared.database import Database
 from services.shared.errors import Unavailable
 from services.shared.logs import configure_logs
-from services.shared.settings import ApiSettings, DatabaseSettings, OrderSettings, PoolSettings
+from services.shared.settings import ApiSettings, DatabaseSettings, LogSettings, OrderSettings, PoolSettings
 from workflows.client import OrderEngine, TooLate, connect
 
 STOCK_HINT_SECONDS = 0.1
@@ -257,8 +257,8 @@ async def _serve() -> None:
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT. Exit status 1 when a setting is wrong or the port is taken."""
-    configure_logs("api")
     try:
+        configure_logs("api", LogSettings())
         asyncio.run(_serve())
     except ValidationError as error:
         for found in error.errors():

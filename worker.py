@@ -37,6 +37,7 @@ from services.shared.logs import configure_logs
 from services.shared.settings import (
     TEAMS,
     DatabaseSettings,
+    LogSettings,
     OrderSettings,
     PaymentSettings,
     PoolSettings,
@@ -56,8 +57,8 @@ def main() -> int:
     parser.add_argument("--team", choices=[*TEAMS, "all"], required=True)
     team: str = parser.parse_args().team
     teams: Sequence[Team] = TEAMS if team == "all" else [named for named in TEAMS if named == team]
-    configure_logs(f"worker-{team}")
     try:
+        configure_logs(f"worker-{team}", LogSettings())
         settings = WorkerSettings()
         return asyncio.run(_run(teams, settings))
     except ValidationError as error:

@@ -78,6 +78,7 @@ class Shop:
         own = {name: value for name, value in os.environ.items() if not name.startswith("TEMPORAL_")}
         self._environment = {
             "STREET12_PAYMENT_KEY": "sk_test_local",
+            "STREET12_LOG_FORMAT": "terminal",
             **own,
             "PYTHONUNBUFFERED": "1",
             "TEMPORAL_ADDRESS": self.urls.temporal,

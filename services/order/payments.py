@@ -117,18 +117,15 @@ class Payments:
         return await self._database.write(work)
 
     async def _with_intent(self, payment: Payment, amount: int, currency: str) -> Payment:
-        """The payment as it is once it has its intent, which is the first that was noted.
-
-        One that went on to another state in the meantime has none from here.
-        """
+        """The payment as it is once it has its intent, which is the first that was noted."""
         if payment.intent_id is not None:
             return payment
-        order_id, state = payment.order_id, payment.state
+        order_id = payment.order_id
         intent = await self._provider.create_intent(order_id=order_id, amount=amount, currency=currency)
         now = self._clock()
 
         async def work(session: repository.AsyncSession) -> Payment:
-            await repository.set_intent(session, order_id, intent_id=intent.intent_id, state=state, at=now)
+            await repository.set_intent(session, order_id, intent_id=intent.intent_id, at=now)
             return await _known(session, order_id)
 
         return await self._database.write(work)

@@ -78,11 +78,11 @@ async def payment_of_order(session: AsyncSession, order_id: str) -> Payment | No
     return await session.get(Payment, order_id, populate_existing=True)
 
 
-async def set_intent(session: AsyncSession, order_id: str, *, intent_id: str, state: str, at: datetime) -> bool:
-    """Note a payment's intent, once and for all, while it is in a state; says whether it did."""
+async def set_intent(session: AsyncSession, order_id: str, *, intent_id: str, at: datetime) -> bool:
+    """Note a payment's intent unless one was noted before; says whether it did."""
     result = await session.exec(
         update(Payment)
-        .where(col(Payment.order_id) == order_id, col(Payment.state) == state, col(Payment.intent_id).is_(None))
+        .where(col(Payment.order_id) == order_id, col(Payment.intent_id).is_(None))
         .values(intent_id=intent_id, updated_at=at)
     )
     return result.rowcount == 1

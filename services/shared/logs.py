@@ -5,10 +5,12 @@ import sys
 
 import structlog
 
+from services.shared.settings import LogSettings
 
-def configure_logs(process: str) -> None:
+
+def configure_logs(process: str, settings: LogSettings) -> None:
     """Send structlog and the standard library's loggers to standard error, each line naming its process."""
-    readable = sys.stderr.isatty()
+    readable = settings.format == "terminal" or (settings.format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -16,7 +18,7 @@ def configure_logs(process: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     final: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(colors=False)]
         if readable
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
     )
@@ -33,4 +35,5 @@ def configure_logs(process: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.getLogger("stripe").setLevel(logging.WARNING)  # two lines a call, which our own say better
     structlog.contextvars.bind_contextvars(process=process)

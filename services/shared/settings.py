@@ -14,6 +14,14 @@ Team = Literal["order", "delivery", "marketing"]
 TEAMS: tuple[Team, ...] = ("order", "delivery", "marketing")
 
 
+class LogSettings(BaseSettings):
+    """How a process logs (`STREET12_LOG_…`): JSON unless a person reads it on a terminal."""
+
+    model_config = SettingsConfigDict(env_prefix="STREET12_LOG_", frozen=True)
+
+    format: Literal["auto", "json", "terminal"] = "auto"
+
+
 class PoolSettings(BaseSettings):
     """How a process uses a database (`STREET12_POOL_…`). Times are in seconds."""
 

@@ -11,7 +11,7 @@ from sqlmodel import SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from structlog.testing import capture_logs
 
-from services.order import dispatch, repository
+from services.order import dispatch, payments, repository
 from services.order.acceptance import Acceptance, Accepted, NewOrder
 from services.order.book import OrderBook
 from services.order.catalogue import Catalogue
@@ -227,7 +227,9 @@ async def test_an_order_is_claimed_when_its_lease_has_run_out(
     clock.now += timedelta(seconds=5)
     assert ids(await inbox.claim(10)) == [second]
     clock.now += LEASE
-    assert ids(await inbox.claim(1)) == [first]  # it waited longer
+    assert ids(await inbox.claim(1)) == [first]
+    clock.now += LEASE * 2
+    assert ids(await inbox.claim(1)) == [second]  # it has waited longer now
     await inbox.mark_started(second)
     clock.now += LEASE
     assert ids(await inbox.claim(10)) == [first]
@@ -658,6 +660,38 @@ async def test_a_refund_that_comes_between_leaves_nobody_charged(till: Till, cal
         await till.pay()
 
 
+async def test_no_charge_is_begun_once_the_order_is_called_off(till: Till) -> None:
+    """The order is called off, and the provider does not know it yet, while the intent is made."""
+
+    async def call_off() -> None:
+        till.provider.before["cancel"] = lost
+        with pytest.raises(ProviderUnavailable):
+            await till.refund()
+
+    till.provider.before["create"] = call_off
+    with pytest.raises(PaymentVoided):
+        await till.pay()
+    assert "confirm" not in till.provider.calls
+    assert not await till.refund()
+
+
+async def test_a_payment_that_begins_while_it_is_called_off_is_called_off(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert_if_new, pending = (
+        payments.insert_if_new,
+        Payment(order_id="o1", state=PaymentState.PENDING, amount=3000, currency="KRW", updated_at=NOON),
+    )
+
+    async def just_too_late(session: AsyncSession, row: SQLModel) -> bool:
+        await insert_if_new(session, pending)
+        return await insert_if_new(session, row)
+
+    monkeypatch.setattr(payments, "insert_if_new", just_too_late)
+    assert not await till.refund()
+    assert (await till.state(), till.provider.calls) == ("Voided", ["create", "cancel"])
+
+
 @pytest.mark.parametrize("paid", [True, False])
 @pytest.mark.parametrize("call", ["create", "cancel", "refund"])
 @pytest.mark.parametrize("side", ["before", "after"])
@@ -714,7 +748,7 @@ async def test_what_is_recorded_is_read(acceptance: Acceptance, order_database: 
     order_id = (await accept(acceptance)).order.order_id
     timeline = [entry(2, EventType.ORDER_PLACED), entry(3, EventType.COUPON_ISSUED, couponId="c1")]
     for _ in range(2):
-        await book.record(order_id=order_id, state=ISSUED, timeline=timeline)
+        await book.record(order_id=order_id, state=ISSUED, timeline=timeline[::-1])
     view = (await book.get(order_id)).view
     assert (view.order_status, view.pay_status, view.version) == ("CouponIssued", "Paid", 3)
     assert (view.coupon_id, view.coupon_kind, view.coupon_use_yn) == ("c1", "Bronze", "N")

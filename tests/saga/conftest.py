@@ -118,7 +118,7 @@ class Saga:
     async def recorded(self, found: Callable[[WorkflowHistory], bool]) -> None:
         """Wait until the engine has recorded something. Its long poll tells of an order's end only, so this asks."""
         async with asyncio.timeout(60):
-            while not found(await self.handle.fetch_history()):
+            while not found(await self.handle.fetch_history()):  # noqa: ASYNC110  (there is no event to await)
                 await asyncio.sleep(0.02)
 
     async def let_pass(self, time: timedelta) -> None:

@@ -9,7 +9,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHistory
 
 from services.order.statuses import OrderStatus
 from tests.saga.conftest import Saga
-from tests.saga.world import Fail, Gate, LoseReply, Refuse
+from tests.saga.world import Fail, Gate, LoseReply, Refuse, World
 from workflows.client import NotDeliverable, NotStuck, TooLate
 from workflows.steps import COMPENSATION_ORDER, SAGA, Step
 
@@ -18,7 +18,7 @@ HAPPY = ["OrderPlaced", "CouponIssued", "DeliveryStarted", "StockAdjusted"]
 each_step = pytest.mark.parametrize("step", SAGA, ids=lambda step: step.do)
 
 
-def reads(status: str):
+def reads(status: str) -> Callable[[World], bool]:
     return lambda world: world.state.order_status == status
 
 
@@ -320,7 +320,7 @@ async def test_an_undo_that_fails_for_days_is_flagged(long_saga: Saga) -> None:
 
 
 async def test_a_failing_status_write_kills_no_order_and_loses_no_entry(saga: Saga) -> None:
-    saga.world.script("record_status", *[Refuse("gone")] + [Fail()] * 5)
+    saga.world.script("record_status", Refuse("gone"), Fail(), Refuse("gone"), Fail())
     await under_way(saga)
     assert saga.world.events == HAPPY
 
