@@ -39,7 +39,7 @@ async def engine() -> AsyncGenerator[WorkflowEnvironment]:
         SearchAttributeKey.for_bool(name) if kind == "Bool" else SearchAttributeKey.for_keyword(name)
         for name, kind in SEARCH_ATTRIBUTES.items()
     ]
-    async with await WorkflowEnvironment.start_local(
+    async with await WorkflowEnvironment.start_local(  # pyright: ignore[reportUnknownMemberType]  (the SDK's type)
         dev_server_existing_path=_binary("temporal"),
         data_converter=pydantic_data_converter,
         search_attributes=attributes,

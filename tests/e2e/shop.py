@@ -1,0 +1,299 @@
+"""The running shop as a customer, an operator and a saboteur meet it: over HTTP, and by the pids in `stack.json`."""
+
+import asyncio
+import itertools
+import os
+import signal
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from deploy.stack import Stack
+
+T = TypeVar("T")
+PATIENCE_SECONDS = 60.0
+POLL_SECONDS = 0.05
+OPERATOR = {"X-User-Id": "op", "X-Role": "operator"}
+CARRIER = {"X-User-Id": "carrier", "X-Role": "carrier"}
+FINAL = ("Delivered", "PaymentDeclined", "OrderCanceled")
+_numbers = itertools.count(1)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Order(_Answer):
+    orderId: str
+    userId: str
+    orderStatus: str
+    payStatus: str
+    deliveryStatus: str
+    cancelReason: str | None
+    needsAttention: bool
+    qty: int
+    amount: int
+    couponId: str | None
+
+
+class Event(_Answer):
+    version: int
+    type: str
+    detail: dict[str, str]
+
+
+class Coupon(_Answer):
+    couponId: str
+    orderId: str
+    status: str
+
+
+class LedgerRow(_Answer):
+    orderId: str
+    charged: int
+    refunded: int
+    currency: str
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a customer asks for, under the key that it is asked for with."""
+
+    product_id: str
+    qty: int = 1
+    user: str = "goodman"
+    pay: str = "pm_card_visa"
+    key: str = field(default_factory=lambda: f"wish-{next(_numbers)}")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"X-User-Id": self.user, "Idempotency-Key": self.key}
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return {
+            "productId": self.product_id,
+            "qty": self.qty,
+            "username": "굿맨",
+            "address": "서울시 12번가 12",
+            "phoneNo": "010-1234-5678",
+            "paymentMethod": self.pay,
+        }
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A shop that runs, and how to talk to it, wait for it and break it."""
+
+    supervisor: int
+    data_dir: Path
+    http: httpx2.AsyncClient
+    payments: httpx2.AsyncClient
+
+    async def product(self, *, on_hand: int = 50, price: int = 900_000) -> str:
+        """A product of the test's own, so that its stock is nobody else's business."""
+        product_id = f"e2e-{next(_numbers)}"
+        body = {"productName": "시험 상품", "productPrice": price}
+        (await self.http.put(f"/products/{product_id}", json=body, headers=OPERATOR)).raise_for_status()
+        assert await self.move_stock(product_id, on_hand) == on_hand
+        return product_id
+
+    async def move_stock(self, product_id: str, qty: int) -> int:
+        body = {"qty": qty, "reason": "e2e"}
+        answer = await self.http.post(f"/stocks/{product_id}/movements", json=body, headers=OPERATOR)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["onHand"]
+
+    async def stock(self, product_id: str) -> int:
+        return (await self._get(self.http, f"/stocks/{product_id}", OPERATOR)).json()["onHand"]
+
+    async def post(self, wish: Wish, **headers: str) -> httpx2.Response:
+        """Order once, whatever is answered."""
+        return await self.http.post("/orders", json=wish.body, headers=wish.headers | headers)
+
+    async def place(self, wish: Wish) -> Order:
+        """Order as a patient customer does: with the same key again until the shop has said yes."""
+
+        async def answered() -> Order | None:
+            answer = await self.post(wish)
+            if answer.status_code == 503:
+                return None
+            assert answer.status_code == 202, answer.text
+            return Order.model_validate(answer.json())
+
+        return await eventually(answered, f"an answer to {wish}")
+
+    async def order(self, order_id: str) -> Order:
+        return Order.model_validate((await self._get(self.http, f"/orders/{order_id}", OPERATOR)).json())
+
+    async def orders_of(self, user: str) -> list[Order]:
+        answer = await self._get(self.http, "/orders", {"X-User-Id": user})
+        return [Order.model_validate(item) for item in answer.json()["items"]]
+
+    async def events(self, order_id: str) -> list[Event]:
+        answer = await self._get(self.http, f"/orders/{order_id}/events", OPERATOR)
+        return [Event.model_validate(item) for item in answer.json()["items"]]
+
+    async def timeline(self, order_id: str) -> list[str]:
+        """The types of an order's events; their versions count from 1 without a gap."""
+        events = await self.events(order_id)
+        assert [event.version for event in events] == list(range(1, len(events) + 1))
+        return [event.type for event in events]
+
+    async def until(self, order_id: str, status: str) -> Order:
+        """Wait for an order's status. Fails at once when the order has ended in another way."""
+
+        async def reached() -> Order | None:
+            order = await self.order(order_id)
+            if order.orderStatus == status:
+                return order
+            if order.orderStatus in FINAL:
+                pytest.fail(f"not {status}: {order} {await self.events(order_id)}")
+            return None
+
+        return await eventually(reached, f"{order_id} to be {status}", lambda: self._story(order_id))
+
+    async def until_event(self, order_id: str, event: str) -> None:
+        async def happened() -> bool:
+            return event in await self.timeline(order_id)
+
+        await eventually(happened, f"{event} of {order_id}", lambda: self._story(order_id))
+
+    async def try_cancel(self, order: Order) -> httpx2.Response:
+        """Cancel as the customer does: again while the shop says that it cannot tell yet."""
+
+        async def answered() -> httpx2.Response | None:
+            answer = await self.http.post(f"/orders/{order.orderId}/cancel", headers={"X-User-Id": order.userId})
+            return None if answer.status_code == 503 else answer
+
+        return await eventually(answered, f"an answer to cancelling {order.orderId}")
+
+    async def cancel(self, order: Order) -> None:
+        answer = await self.try_cancel(order)
+        assert answer.status_code == 202, answer.text
+
+    async def deliver(self, order_id: str) -> httpx2.Response:
+        return await self.http.post(f"/deliveries/{order_id}/events", json={"event": "Delivered"}, headers=CARRIER)
+
+    async def delivery(self, order_id: str) -> str | None:
+        """Where the delivery team sees the goods; nothing where no delivery was ever started."""
+        answer = await self.http.get(f"/deliveries/{order_id}", headers=OPERATOR)
+        if answer.status_code == 404:
+            return None
+        return answer.raise_for_status().json()["deliveryStatus"]
+
+    async def coupons(self, user: str) -> dict[str, Coupon]:
+        """A customer's coupons by order."""
+        answer = await self._get(self.http, "/coupons?limit=100", {"X-User-Id": user})
+        coupons = [Coupon.model_validate(item) for item in answer.json()["items"]]
+        assert len({coupon.orderId for coupon in coupons}) == len(coupons)
+        return {coupon.orderId: coupon for coupon in coupons}
+
+    async def ledger(self) -> dict[str, LedgerRow]:
+        """The payment provider's books, by order."""
+        rows = [
+            LedgerRow.model_validate(row) for row in (await self._get(self.payments, "/ledger", {})).json()["items"]
+        ]
+        assert len({row.orderId for row in rows}) == len(rows)
+        return {row.orderId: row for row in rows}
+
+    async def money(self, order_id: str) -> tuple[int, int]:
+        """What was charged for an order, and what was given back."""
+        row = (await self.ledger()).get(order_id)
+        return (row.charged, row.refunded) if row else (0, 0)
+
+    def pid(self, process: str) -> int:
+        return Stack.read(self.data_dir).processes[process]
+
+    def signal(self, process: str, number: signal.Signals) -> None:
+        os.kill(self.pid(process), number)
+
+    async def kill(self, *processes: str) -> None:
+        """`kill -9`; returns once the supervisor has started each again (which does not make it ready)."""
+        killed = {process: self.pid(process) for process in processes}
+        for pid in killed.values():
+            os.kill(pid, signal.SIGKILL)
+        for process, pid in killed.items():
+            await self._replaced(process, pid)
+
+    @asynccontextmanager
+    async def away(self, process: str) -> AsyncGenerator[None]:
+        """While inside, a process is stopped and nobody starts it again.
+
+        Its supervisor is made to hold still, and the process is asked to end: unlike one that is merely suspended, it
+        then holds no task that it had polled.
+        """
+        pid = self.pid(process)
+        os.kill(self.supervisor, signal.SIGSTOP)
+        try:
+            os.kill(pid, signal.SIGTERM)
+
+            async def ended() -> bool:
+                return process_state(pid) in ("Z", "")
+
+            await eventually(ended, f"{process} to end")
+            yield
+        finally:
+            os.kill(self.supervisor, signal.SIGCONT)
+        await self._replaced(process, pid)
+
+    async def _replaced(self, process: str, pid: int) -> None:
+        async def another() -> bool:
+            return self.pid(process) != pid
+
+        await eventually(another, f"{process} to be started again")
+
+    async def _get(self, http: httpx2.AsyncClient, path: str, headers: dict[str, str]) -> httpx2.Response:
+        """Read, as often as it takes: whoever answers may just have been killed."""
+
+        async def answered() -> httpx2.Response | None:
+            answer = await http.get(path, headers=headers)
+            return None if answer.status_code == 503 else answer.raise_for_status()
+
+        return await eventually(answered, f"an answer to GET {path}")
+
+    async def _story(self, order_id: str) -> str:
+        return f"{await self.order(order_id)} {await self.timeline(order_id)}"
+
+
+async def eventually(
+    look: Callable[[], Awaitable[T | None]], what: str, story: Callable[[], Awaitable[str]] | None = None
+) -> T:
+    """What `look` finds, once it finds something true. A connection that breaks meanwhile means: not yet."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+    trouble = ""
+    while asyncio.get_running_loop().time() < deadline:
+        try:
+            if found := await look():
+                return found
+        except httpx2.TransportError as error:
+            trouble = f" ({error!r})"
+        await asyncio.sleep(POLL_SECONDS)
+    pytest.fail(f"waited in vain for {what}{trouble}: {await story() if story else ''}")
+
+
+def process_state(pid: int) -> str:
+    """The kernel's letter for a process: `Z` for one that ended and was not fetched, nothing for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def processes_with(setting: str) -> Sequence[int]:
+    """The processes that run with a setting in their environment."""
+    found: list[int] = []
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit() and int(directory.name) != os.getpid():
+            try:
+                if setting.encode() in (directory / "environ").read_bytes().split(b"\0"):
+                    found.append(int(directory.name))
+            except OSError:
+                continue
+    return found
