@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Annotated, Any
 
+import structlog
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import ValidationError
 
 from services.delivery.deliveries import Deliveries
-from services.delivery.errors import UnknownProduct
 from services.delivery.stock import Warehouse
 from services.gateway.caller import Buyer, Caller, Role
 from services.gateway.cursor import decode, encode
@@ -33,11 +33,12 @@ from services.order.catalogue import Catalogue
 from services.order.dispatch import Dispatcher, Inbox
 from services.order.statuses import OrderStatus, PayStatus
 from services.shared.database import Database
-from services.shared.errors import Unavailable
+from services.shared.errors import ShopError, Unavailable
 from services.shared.logs import configure_logs
 from services.shared.settings import ApiSettings, DatabaseSettings, LogSettings, OrderSettings, PoolSettings
 from workflows.client import OrderEngine, TooLate, connect
 
+_log = structlog.get_logger(__name__)
 STOCK_HINT_SECONDS = 0.1
 STREAM_SECONDS = 0.5
 HEARTBEAT_ROUNDS = 30
@@ -141,13 +142,15 @@ async def get_timeline(
     await shop.book.get(order_id, user_id=who.sees)
     if "text/event-stream" in accept:
         after = int(last_event_id) if re.fullmatch(r"\d{1,9}", last_event_id) else 0
-        stream = _stream(shop.book, order_id, after)
+        stream = _stream(shop.book, order_id, after, every=STREAM_SECONDS, heartbeat=HEARTBEAT_ROUNDS)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
     return Items(items=[EventAnswer.of(event) for event in await shop.book.timeline(order_id)])
 
 
 async def _cancel(order_id: str, shop: Parts, who: Caller) -> Response:
     reading = await shop.book.get(order_id, user_id=who.sees)
+    if reading.view.order_status in (OrderStatus.DELIVERED, OrderStatus.PAYMENT_DECLINED):
+        raise TooLate(order_id)
     if reading.view.order_status not in (OrderStatus.ORDER_CANCELING, OrderStatus.ORDER_CANCELED):
         operator = who.role is Role.OPERATOR
         try:
@@ -165,7 +168,9 @@ async def _known_out_of_stock(shop: Parts, product_id: str, qty: int) -> bool:
     try:
         async with asyncio.timeout(STOCK_HINT_SECONDS):
             return await shop.warehouse.on_hand(product_id) < qty
-    except (TimeoutError, Unavailable, UnknownProduct):
+    except Exception as error:  # whatever ails the delivery team, it must not keep an order out
+        if not isinstance(error, TimeoutError | ShopError):
+            _log.warning("no hint about stock", error=f"{type(error).__name__}: {error}")
         return False
 
 
@@ -174,20 +179,27 @@ async def _decline_code(shop: Parts, order_id: str) -> str:
     return next((event.detail["code"] for event in events if event.type == OrderStatus.PAYMENT_DECLINED), "")
 
 
-async def _stream(book: OrderBook, order_id: str, after: int) -> AsyncIterator[str]:
-    """The timeline as it grows, until the order is at its end. Holds no connection between two looks."""
+async def _stream(book: OrderBook, order_id: str, after: int, *, every: float, heartbeat: int) -> AsyncIterator[str]:
+    """The timeline as it grows, until the order is at its end. Holds no connection between two looks.
+
+    Where the database goes away the stream ends: the reader comes back with the last event that it saw.
+    """
     quiet = 0
     while True:
-        reading = await book.get(order_id)
-        for event in await book.timeline(order_id, after=after):
+        try:
+            reading = await book.get(order_id)
+            events = await book.timeline(order_id, after=after)
+        except Unavailable:
+            return
+        for event in events:
             yield f"id: {event.version}\nevent: {event.type}\ndata: {EventAnswer.of(event).model_dump_json()}\n\n"
             after, quiet = event.version, 0
         if OrderStatus(reading.view.order_status).final and after >= reading.view.version:
             return
         quiet += 1
-        if quiet % HEARTBEAT_ROUNDS == 0:
+        if quiet % heartbeat == 0:
             yield ": still here\n\n"
-        await asyncio.sleep(STREAM_SECONDS)
+        await asyncio.sleep(every)
 
 
 def _wait(prefer: str) -> int:
@@ -219,8 +231,8 @@ def create_app(shop: Parts) -> FastAPI:
     app = FastAPI(title="street12", version="0.1.0", lifespan=lifespan, max_body_size=LARGEST_BODY)
     app.state.parts = shop
     app.state.metrics = Metrics()
-    install_operations(app, app.state.metrics)
     install_problems(app)
+    install_operations(app, app.state.metrics)  # around the problems, so that unexpected errors are counted too
     app.include_router(orders)
     app.include_router(other_routes)
     return app

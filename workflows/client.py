@@ -31,6 +31,9 @@ from workflows.order import OrderWorkflow
 CUSTOMER_ID = SearchAttributeKey.for_keyword("CustomerId")
 PRODUCT_ID = SearchAttributeKey.for_keyword("ProductId")
 
+# What the SDK raises when the engine does not answer; the second comes from a lazy client that never connected.
+_AWAY = (RPCError, RuntimeError)
+
 
 class EngineUnavailable(Unavailable):
     """The engine, or the worker that would answer, is away."""
@@ -86,7 +89,7 @@ class OrderEngine:
             )
         except WorkflowAlreadyStartedError:
             return
-        except RPCError as error:
+        except _AWAY as error:
             raise EngineUnavailable(str(error)) from error
 
     async def payment_known(self, order: Order, timeout: float) -> None:
@@ -105,9 +108,10 @@ class OrderEngine:
                 await self._client.execute_update_with_start_workflow(  # pyright: ignore[reportUnknownMemberType]
                     OrderWorkflow.payment_known,
                     start_workflow_operation=start,
+                    id="payment-known",  # one for all who wait: updates in flight are limited, and cancel needs room
                     rpc_timeout=timedelta(seconds=timeout),
                 )
-        except (TimeoutError, TemporalError, RPCError):
+        except (TimeoutError, TemporalError, *_AWAY):
             return
 
     async def cancel(self, order_id: str, *, by: Literal["customer", "operator"], actor: str) -> None:
@@ -130,17 +134,18 @@ class OrderEngine:
         """Send an update and wait for its answer; a workflow that has ended refuses everything."""
         handle = self._client.get_workflow_handle(order_id)
         try:
-            await handle.execute_update(  # pyright: ignore[reportUnknownMemberType]  (the SDK's type)
-                update, args=list(arguments), rpc_timeout=self._rpc_timeout
-            )
+            async with asyncio.timeout(self._rpc_timeout.total_seconds()):  # the SDK itself repeats for longer
+                await handle.execute_update(  # pyright: ignore[reportUnknownMemberType]  (the SDK's type)
+                    update, args=list(arguments), rpc_timeout=self._rpc_timeout
+                )
         except WorkflowUpdateFailedError as error:
             if isinstance(error.cause, ApplicationError) and error.cause.type == refused.code:
                 raise refused(order_id) from error
             raise
-        except UpdateTimeout as error:
+        except (UpdateTimeout, TimeoutError) as error:
             raise EngineUnavailable("no worker took the message in time") from error
-        except RPCError as error:
-            if error.status == RPCStatusCode.NOT_FOUND:
+        except _AWAY as error:
+            if isinstance(error, RPCError) and error.status == RPCStatusCode.NOT_FOUND:
                 # It has ended, or it was accepted so lately that it has not started.
                 if await self._exists(order_id):
                     raise refused(order_id) from error
@@ -150,8 +155,8 @@ class OrderEngine:
     async def _exists(self, order_id: str) -> bool:
         try:
             await self._client.get_workflow_handle(order_id).describe(rpc_timeout=self._rpc_timeout)
-        except RPCError as error:
-            if error.status == RPCStatusCode.NOT_FOUND:
+        except _AWAY as error:
+            if isinstance(error, RPCError) and error.status == RPCStatusCode.NOT_FOUND:
                 return False
             raise EngineUnavailable(str(error)) from error
         return True

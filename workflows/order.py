@@ -18,6 +18,8 @@ with workflow.unsafe.imports_passed_through():
     from workflows.messages import CancelOrder, PlaceOrder, SettleCompensation
     from workflows.steps import Step
 
+_LATE = "delivery deadline"
+
 
 class Abandoned(Exception):
     """The order will not go through: everything begun is to be undone."""
@@ -124,7 +126,7 @@ class OrderWorkflow:
         reason = step.refusals.get(code or "")
         if reason is None:
             reason = step.unsettled
-            self._raise_attention(step.do, f"{step.do}: {_cause(error)}")
+            self._raise_attention(step.do, error)
         self._request_cancel(CancelOrder(reason=reason, actor=step.queue))
 
     async def _await_delivery(self) -> None:
@@ -139,25 +141,29 @@ class OrderWorkflow:
                 decided, timeout=self._order.deliver_within, timeout_summary="delivery deadline"
             )
         except TimeoutError:
-            self._raise_attention("delivery", f"not delivered within {self._order.deliver_within}")
+            self._raise_attention(_LATE, None)
             await workflow.wait_condition(decided)
+        self._attention.pop(_LATE, None)
         if not self._delivered:
             raise Abandoned
-        self._attention.clear()
         self._journal.add(
             EventType.DELIVERED,
             order_status=OrderStatus.DELIVERED,
             delivery_status=DeliveryStatus.DELIVERED,
             needs_attention=False,
         )
-        await workflow.execute_activity(
-            "complete_delivery",
-            steps.START_DELIVERY.command(self._order),
-            task_queue=steps.START_DELIVERY.queue,
-            start_to_close_timeout=steps.COMPLETION_ATTEMPT,
-            retry_policy=steps.COMPLETION_RETRY,
-            summary="note the arrival",
-        )
+        self._tell("`complete_delivery` of team **delivery**")
+        try:
+            await workflow.execute_activity(
+                "complete_delivery",
+                steps.START_DELIVERY.command(self._order),
+                task_queue=steps.START_DELIVERY.queue,
+                start_to_close_timeout=steps.COMPLETION_ATTEMPT,
+                retry_policy=steps.COMPLETION_RETRY,
+                summary="note the arrival",
+            )
+        except ActivityError as error:  # the goods are with the customer, whatever the delivery team's books say
+            self._raise_attention("complete_delivery", error)
 
     async def _compensate(self) -> None:
         """Undo everything begun. Each undo starts in its turn; none waits long for the one before."""
@@ -176,7 +182,11 @@ class OrderWorkflow:
                 continue
         for undo in undos:
             await undo
-        self._journal.add(EventType.ORDER_CANCELED, order_status=OrderStatus.ORDER_CANCELED)
+        self._journal.add(
+            EventType.ORDER_CANCELED,
+            order_status=OrderStatus.ORDER_CANCELED,
+            needs_attention=bool(self._attention),
+        )
 
     async def _undo(self, step: Step) -> None:
         """Undo one step, if it takes days. One that fails for good waits for an operator."""
@@ -194,7 +204,7 @@ class OrderWorkflow:
                     summary=f"undo: {step.summary(self._order)}",
                 )
             except ActivityError as error:
-                self._raise_attention(step.undo, f"{step.undo}: {_cause(error)}")
+                self._raise_attention(step.undo, error)
                 if await self._settled(step) == "skip":
                     break
             else:
@@ -260,6 +270,8 @@ class OrderWorkflow:
         if settlement.undo not in {step.undo for step in self._begun if step.undo in self._attention}:
             stuck = ", ".join(step.undo for step in self._begun if step.undo in self._attention) or "none"
             raise _refusal("not-stuck", f"{settlement.undo} is not stuck; stuck are: {stuck}")
+        if settlement.undo in self._settlements:
+            raise _refusal("not-stuck", f"{settlement.undo} was settled just now")
         if settlement.action not in ("retry", "skip"):
             raise _refusal("not-stuck", f"action is retry or skip, not {settlement.action}")
         if not settlement.actor.strip() or not settlement.reason.strip():
@@ -270,9 +282,15 @@ class OrderWorkflow:
         """Answers as soon as it is known whether the order is paid."""
         await workflow.wait_condition(lambda: self._payment_known)
 
-    def _raise_attention(self, about: str, why: str) -> None:
-        self._attention[about] = why
-        self._journal.add(EventType.ATTENTION_RAISED, detail={"about": about, "why": why}, needs_attention=True)
+    def _raise_attention(self, about: str, error: ActivityError | None) -> None:
+        """Call a person. What went wrong in full is for operators; customers read the timeline, and its code."""
+        code = error.cause.type if error and isinstance(error.cause, ApplicationError) else None
+        self._attention[about] = f"{about}: {error.cause or error}" if error else about
+        self._journal.add(
+            EventType.ATTENTION_RAISED,
+            detail={"about": about, **({"code": code} if code else {})},
+            needs_attention=True,
+        )
         self._describe()
 
     def _tell_compensation(self) -> None:
@@ -304,7 +322,3 @@ class OrderWorkflow:
 
 def _refusal(code: str, message: str) -> ApplicationError:
     return ApplicationError(message, type=code, category=ApplicationErrorCategory.BENIGN)
-
-
-def _cause(error: ActivityError) -> str:
-    return str(error.cause or error)

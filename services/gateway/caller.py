@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
-from fastapi import Depends, Header
+from fastapi import Depends, Header, Request
 
 from services.gateway.problems import BadRequest, Forbidden, Unauthorized
 
-_USER_ID = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,126}[^\s\x00-\x1f\x7f])?")
+_USER_ID = re.compile(r"[!-~](?:[ -~]{0,126}[!-~])?")
+_ONCE = ("X-User-Id", "X-Role", "Idempotency-Key")  # of two of these, nobody can say which one is meant
 
 
 class Role(StrEnum):
@@ -35,9 +36,14 @@ class Caller:
 
 
 def caller(
-    x_user_id: Annotated[str | None, Header()] = None, x_role: Annotated[str, Header()] = Role.CUSTOMER
+    request: Request,
+    x_user_id: Annotated[str | None, Header()] = None,
+    x_role: Annotated[str, Header()] = Role.CUSTOMER,
 ) -> Caller:
-    """The caller that the headers name. Raises `Unauthorized`."""
+    """The caller that the headers name. Raises `Unauthorized`, `BadRequest`."""
+    for name in _ONCE:
+        if len(request.headers.getlist(name)) > 1:
+            raise BadRequest(name)
     if x_user_id is None or not _USER_ID.fullmatch(x_user_id):
         raise Unauthorized("X-User-Id")
     if x_role not in {*Role}:

@@ -7,6 +7,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+
 
 class Metrics:
     """The API's metrics, in a registry of their own."""
@@ -48,6 +50,8 @@ def install_operations(app: FastAPI, metrics: Metrics) -> None:
         began = time.perf_counter()
         response = await call(request)
         route = request.scope.get("route")
-        labels = (request.method, getattr(route, "path", "unknown"), str(response.status_code))
+        # A stranger may send any method: each would become a series of its own.
+        method = request.method if request.method in _METHODS else "other"
+        labels = (method, getattr(route, "path", "unknown"), str(response.status_code))
         metrics.requests.labels(*labels).observe(time.perf_counter() - began)
         return response

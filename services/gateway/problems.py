@@ -14,8 +14,10 @@ from starlette.exceptions import HTTPException
 from services.shared.errors import Refused, ShopError
 
 _log = structlog.get_logger(__name__)
+_LANGUAGE = re.compile(r"(?:^|,)\s*(ko|en)(-[a-z0-9-]+)?\s*(?:;\s*q=([01](?:\.[0-9]{0,3})?)\s*)?(?=,|$)")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 RETRY_AFTER_SECONDS = 2
+PROBLEM = "application/problem+json"
 
 # What the customer reads for each code: Korean, English.
 TEXTS: dict[str, tuple[str, str]] = {
@@ -116,7 +118,7 @@ def problem(request: Request, code: str, status: int, errors: list[dict[str, str
     headers = {"Content-Language": language, "Cache-Control": "no-store", "Vary": "Accept-Language"}
     if status == 503:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
+    return JSONResponse(body, status, headers, media_type=PROBLEM)
 
 
 def request_id(request: Request) -> str:
@@ -155,6 +157,8 @@ def install_problems(app: FastAPI) -> None:
         except Exception:
             _log.exception("unexpected error")
             response = problem(request, "internal-error", 500)
+        if response.status_code == 413 and response.headers.get("content-type") != PROBLEM:
+            response = problem(request, "payload-too-large", 413)  # the framework's own answer is plain text
         response.headers["X-Request-Id"] = request_id(request)
         return response
 
@@ -171,9 +175,9 @@ def _pointer(found: Any) -> dict[str, str]:
 
 
 def _language(accept: str) -> str:
-    """`ko` unless English is asked for first."""
-    for part in accept.lower().split(","):
-        tag = part.split(";")[0].strip()[:2]
-        if tag in ("ko", "en"):
-            return tag
-    return "ko"
+    """`ko` unless English is preferred; of equal ones, what is asked for first."""
+    preferred, highest = "ko", 0.0
+    for tag, _, quality in _LANGUAGE.findall(accept.lower()):
+        if (weight := float(quality or 1)) > highest:
+            preferred, highest = tag, weight
+    return preferred

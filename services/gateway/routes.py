@@ -1,5 +1,7 @@
 """The calls that are not about placing and reading orders: catalogue, stock, deliveries, coupons, settlements."""
 
+import hashlib
+import json
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query
@@ -69,9 +71,14 @@ async def move_stock(
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=64)] = None,
 ) -> StockAnswer:
     """Change the stock by hand. With an Idempotency-Key, once."""
-    reference = f"{who.user_id[:60]}/{idempotency_key}" if idempotency_key else new_order_id()
+    reference = _reference(who.user_id, product_id, idempotency_key) if idempotency_key else new_order_id()
     on_hand = await shop.warehouse.move(product_id=product_id, qty=body.qty, reason=body.reason, reference=reference)
     return StockAnswer(product_id=product_id, on_hand=on_hand)
+
+
+def _reference(*parts: str) -> str:
+    """A name for these parts together that no other parts have, however long they are."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @router.get("/deliveries/{order_id}")
@@ -84,8 +91,10 @@ async def get_delivery(order_id: Code, shop: Shop, who: Buyer) -> DeliveryAnswer
 @router.post("/deliveries/{order_id}/events", status_code=202)
 async def deliver(order_id: Code, body: DeliveryEventRequest, shop: Shop, who: Carrier) -> JSONResponse:
     """The carrier handed the goods over. Repeating it is harmless."""
-    reading = await shop.book.get(order_id)
-    if reading.view.order_status != OrderStatus.DELIVERED:
+    status = OrderStatus((await shop.book.get(order_id)).view.order_status)
+    if status.final and status is not OrderStatus.DELIVERED:
+        raise NotDeliverable(order_id)
+    if status is not OrderStatus.DELIVERED:
         try:
             await shop.engine.delivered(order_id)
         except NotDeliverable:

@@ -13,7 +13,7 @@ from services.order.statuses import OrderStatus
 from services.order.tables import OrderEvent, Product
 
 T = TypeVar("T")
-_PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 Moment = Annotated[datetime, PlainSerializer(lambda at: at.isoformat(timespec="microseconds").replace("+00:00", "Z"))]
 
 
@@ -44,12 +44,12 @@ class Request(Wire):
 
 class OrderRequest(Request):
     product_id: Code
-    qty: Annotated[int, Field(ge=1, le=100)]
+    qty: Annotated[int, Field(strict=True, ge=1, le=100)]
     username: Name
     address: Address
     phone_no: Phone
     payment_method: Code
-    product_price: Annotated[int | None, Field(gt=0)] = None
+    product_price: Annotated[int | None, Field(strict=True, gt=0)] = None
 
 
 class OrderPatch(Request):
@@ -58,12 +58,12 @@ class OrderPatch(Request):
 
 class ProductRequest(Request):
     product_name: ProductName
-    product_price: Annotated[int, Field(gt=0, le=10**12)]
+    product_price: Annotated[int, Field(strict=True, gt=0, le=10**12)]
     currency: Literal["KRW"] = "KRW"
 
 
 class MovementRequest(Request):
-    qty: Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
+    qty: Annotated[int, Field(strict=True, ge=-1_000_000, le=1_000_000)]
     reason: Reason
 
 

@@ -14,6 +14,7 @@ from services.order.provider import (
     PaymentDeclined,
     PaymentProvider,
     PaymentVoided,
+    ProviderRejected,
 )
 from services.order.tables import Payment
 from services.shared.clock import Clock, utc_now
@@ -72,7 +73,11 @@ class Payments:
         if payment.state != PaymentState.VOIDING:
             return payment.state == PaymentState.REFUNDED
         # An attempt to pay may just be creating the intent; by its key we learn the same one.
-        payment = await self._with_intent(payment, amount, currency)
+        try:
+            payment = await self._with_intent(payment, amount, currency)
+        except ProviderRejected:  # it has none and gives none, and one that was not noted is never confirmed
+            await self._move(order_id, PaymentState.VOIDING, PaymentState.VOIDED)
+            return False
         intent = await self._provider.cancel_intent(order_id=order_id, intent_id=_intent_of(payment))
         if intent.status is IntentStatus.CANCELED:
             await self._move(order_id, PaymentState.VOIDING, PaymentState.VOIDED)

@@ -24,7 +24,8 @@ stripe.enable_telemetry = False  # it would leave a file in the home directory a
 
 _NOW = stripe.RequestOptions()
 _UNEXPECTED_STATE = "payment_intent_unexpected_state"
-_TRANSIENT_STATUSES = frozenset({408, 409, 429})
+# 401 and 403: a wrong or withdrawn key is a fault of ours that is put right; no order must be undone for it.
+_TRANSIENT_STATUSES = frozenset({401, 403, 408, 409, 429})
 _TRANSIENT_CODES = frozenset({"idempotency_key_in_use", "lock_timeout", "rate_limit"})
 
 
@@ -140,7 +141,7 @@ class StripeProvider(PaymentProvider):
         self._refunds = client.v1.refunds
 
     async def create_intent(self, *, order_id: str, amount: int, currency: str) -> Intent:
-        with _faults_named(order_id):
+        async def ask(options: stripe.RequestOptions) -> Intent:
             created = await self._intents.create_async(
                 {
                     "amount": amount,
@@ -148,9 +149,13 @@ class StripeProvider(PaymentProvider):
                     "allowed_payment_method_types": ["card"],
                     "metadata": {"order_id": order_id},
                 },
-                {"idempotency_key": f"{order_id}:intent"},
+                options,
             )
-        return _intent(created)
+            return _intent(created)
+
+        with _faults_named(order_id):
+            # A second intent is harmless: only the first that is noted is ever confirmed.
+            return await _ask_by_key(f"{order_id}:intent", ask, stale=stripe.APIError)
 
     async def find_intent(self, intent_id: str) -> Intent:
         with _faults_named(intent_id):

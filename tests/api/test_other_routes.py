@@ -41,9 +41,7 @@ async def test_stock_moves_once_for_each_key(world: World) -> None:
     [("2001", OPERATOR), ("1001", OPERATOR | {"X-User-Id": "x" * 127 + "2"})],
     ids=["another product", "another operator"],
 )
-async def test_the_same_key_elsewhere_is_another_movement(
-    world: World, product_id: str, who: dict[str, str]
-) -> None:
+async def test_the_same_key_elsewhere_is_another_movement(world: World, product_id: str, who: dict[str, str]) -> None:
     key, body = {"Idempotency-Key": "k"}, {"qty": 5, "reason": "restock"}
     first = OPERATOR if product_id == "2001" else OPERATOR | {"X-User-Id": "x" * 127 + "1"}
     await world.http.post("/stocks/1001/movements", json=body, headers=first | key)

@@ -85,9 +85,11 @@ async def _one(who: Customers) -> Order:
 
 async def _events(who: Customers, order: Order) -> Counter[str]:
     async with asyncio.timeout(30):
-        while not _is_settled(history := await who.client.get_workflow_handle(order.order_id).fetch_history()):
+        while True:
+            history = await who.client.get_workflow_handle(order.order_id).fetch_history()
+            if _is_settled(history):
+                return Counter(EventType.Name(one.event_type).removeprefix("EVENT_TYPE_") for one in history.events)
             await asyncio.sleep(0.02)
-    return Counter(EventType.Name(one.event_type).removeprefix("EVENT_TYPE_") for one in history.events)
 
 
 def _is_settled(history: WorkflowHistory) -> bool:

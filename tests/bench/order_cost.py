@@ -107,7 +107,7 @@ def _cpu(here: Stage) -> dict[str, float]:
 
 def _events_table(measured: Cost) -> Table:
     table = Table(title="History events of a happy order", title_justify="left", show_footer=True)
-    table.add_column("event", footer=f"all (at most {MOST_EVENTS} until DeliveryStarted)")
+    table.add_column("event", footer=f"all (allowed: {MOST_EVENTS})", no_wrap=True)
     table.add_column("until DeliveryStarted", footer=str(measured.events.total()), justify="right")
     table.add_column("until Delivered", footer=str(measured.events_in_all.total()), justify="right")
     for name, count in measured.events_in_all.most_common():

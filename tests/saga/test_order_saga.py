@@ -279,6 +279,27 @@ async def test_a_cancelled_order_cannot_be_delivered(saga: Saga) -> None:
     assert await saga.result() == "OrderCanceled"
 
 
+async def test_an_arrival_that_the_delivery_team_cannot_note_leaves_the_order_delivered(saga: Saga) -> None:
+    saga.world.script("complete_delivery", Refuse("delivery-canceled"))
+    await under_way(saga)
+    await saga.engine.delivered(saga.order.order_id)
+    assert await saga.result() == "Delivered"
+    assert saga.world.state.order_status == "Delivered"
+    assert saga.world.state.needs_attention
+
+
+async def test_many_who_wait_for_the_payment_keep_nobody_from_cancelling(saga: Saga) -> None:
+    gate = Gate()
+    saga.world.script("pay_order", gate)
+    await saga.start()
+    await gate.reached.wait()
+    await asyncio.gather(*(saga.engine.payment_known(saga.order, timeout=0.5) for _ in range(15)))
+    await cancel(saga)
+    gate.opened.set()
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, "customer")
+
+
 async def test_an_order_that_is_not_under_way_cannot_be_delivered(saga: Saga) -> None:
     gate = Gate()
     saga.world.script("start_delivery", gate)
@@ -297,6 +318,15 @@ async def test_an_order_not_delivered_in_time_is_flagged_and_stays_open(long_sag
     assert long_saga.world.state.order_status == OrderStatus.DELIVERY_STARTED
     await long_saga.engine.delivered(long_saga.order.order_id)
     await long_saga.world.until(lambda world: world.state.order_status == "Delivered")
+    assert not long_saga.world.state.needs_attention
+
+
+async def test_a_late_order_that_is_cancelled_needs_nobody_any_more(long_saga: Saga) -> None:
+    await under_way(long_saga)
+    await long_saga.let_pass(timedelta(days=7, minutes=1))
+    await long_saga.world.until(lambda world: world.state.needs_attention)
+    await cancel(long_saga)
+    await long_saga.world.until(reads("OrderCanceled"))
     assert not long_saga.world.state.needs_attention
 
 

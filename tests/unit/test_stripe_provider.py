@@ -353,10 +353,10 @@ async def test_nobody_listening_is_unknown() -> None:
         await ask_everything(provider, ProviderUnavailable)
 
 
-async def test_a_wrong_key_is_our_mistake_and_never_told(url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_wrong_key_is_put_right_one_day_and_never_told(url: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with paying_at(url, key=f"pk{KEY}") as provider:
-        await ask_everything(provider, ProviderRejected)
+        await ask_everything(provider, ProviderUnavailable)
     assert KEY not in caplog.text
 
 

@@ -1,0 +1,71 @@
+"""`python api.py` as a process of its own."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import httpx2
+
+from services.shared.migrations import upgrade
+from services.shared.settings import TEAMS
+
+ROOT = Path(__file__).parents[2]
+
+
+async def _start(**settings: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "api.py"),
+        cwd=ROOT,
+        env={**os.environ, "TEMPORAL_ADDRESS": "127.0.0.1:1", **settings},
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def _end(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
+    async with asyncio.timeout(30):
+        _, errors = await process.communicate()
+    return process.returncode, errors.decode()
+
+
+async def test_a_wrong_setting_ends_it_with_one_sentence() -> None:
+    status, said = await _end(await _start(STREET12_API_PORT="many"))
+    assert status == 1
+    assert said.startswith("Setting port is wrong:")
+    assert said.count("\n") == 1
+
+
+async def test_a_taken_port_ends_it_with_one_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        status, said = await _end(await _start(STREET12_API_PORT=port, STREET12_DATA_DIR=str(tmp_path)))
+    assert status == 1
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
+
+
+async def test_sigterm_ends_it_cleanly_even_while_the_engine_is_away(tmp_path: Path) -> None:
+    for team in TEAMS:
+        await asyncio.to_thread(upgrade, f"sqlite+aiosqlite:///{tmp_path / team}.db", team)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = await _start(STREET12_API_PORT=str(port), STREET12_DATA_DIR=str(tmp_path))
+    try:
+        async with asyncio.timeout(30), httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            while not await _is_ready(http):  # noqa: ASYNC110  (another process: no event to wait for)
+                await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        status, said = await _end(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert (status, "Traceback" in said) == (0, False), said
+
+
+async def _is_ready(http: httpx2.AsyncClient) -> bool:
+    try:
+        return (await http.get("/readyz")).status_code == 200
+    except httpx2.ConnectError:
+        return False
