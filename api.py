@@ -5,8 +5,9 @@
 
 import asyncio
 import re
+import socket
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 
 from services.delivery.deliveries import Deliveries
 from services.delivery.stock import Warehouse
+from services.gateway import stream
 from services.gateway.caller import Buyer, Caller, Role
 from services.gateway.cursor import decode, encode
 from services.gateway.operations import Metrics, install_operations
@@ -26,22 +28,22 @@ from services.gateway.parts import Parts, parts
 from services.gateway.problems import IdempotencyKeyMissing, install_problems, problem
 from services.gateway.routes import router as other_routes
 from services.gateway.schemas import Code, EventAnswer, Items, OrderAnswer, OrderPatch, OrderRequest, Page
+from services.gateway.server import Server
 from services.marketing.coupons import Coupons
 from services.order.acceptance import Acceptance, NewOrder
 from services.order.book import OrderBook, OrderReading
 from services.order.catalogue import Catalogue
 from services.order.dispatch import Dispatcher, Inbox
+from services.order.provider import PaymentDeclined
 from services.order.statuses import OrderStatus, PayStatus
 from services.shared.database import Database
-from services.shared.errors import ShopError, Unavailable
+from services.shared.errors import ShopError
 from services.shared.logs import configure_logs
 from services.shared.settings import ApiSettings, DatabaseSettings, LogSettings, OrderSettings, PoolSettings
 from workflows.client import OrderEngine, TooLate, connect
 
 _log = structlog.get_logger(__name__)
 STOCK_HINT_SECONDS = 0.1
-STREAM_SECONDS = 0.5
-HEARTBEAT_ROUNDS = 30
 LONGEST_WAIT = 30
 LARGEST_BODY = 64 * 1024
 
@@ -142,8 +144,10 @@ async def get_timeline(
     await shop.book.get(order_id, user_id=who.sees)
     if "text/event-stream" in accept:
         after = int(last_event_id) if re.fullmatch(r"\d{1,9}", last_event_id) else 0
-        stream = _stream(shop.book, order_id, after, every=STREAM_SECONDS, heartbeat=HEARTBEAT_ROUNDS)
-        return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        events = stream.follow(
+            shop.book, order_id, after, every=stream.STREAM_SECONDS, heartbeat=stream.HEARTBEAT_ROUNDS
+        )
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
     return Items(items=[EventAnswer.of(event) for event in await shop.book.timeline(order_id)])
 
 
@@ -175,31 +179,11 @@ async def _known_out_of_stock(shop: Parts, product_id: str, qty: int) -> bool:
 
 
 async def _decline_code(shop: Parts, order_id: str) -> str:
-    events = await shop.book.timeline(order_id)
-    return next((event.detail["code"] for event in events if event.type == OrderStatus.PAYMENT_DECLINED), "")
-
-
-async def _stream(book: OrderBook, order_id: str, after: int, *, every: float, heartbeat: int) -> AsyncIterator[str]:
-    """The timeline as it grows, until the order is at its end. Holds no connection between two looks.
-
-    Where the database goes away the stream ends: the reader comes back with the last event that it saw.
-    """
-    quiet = 0
-    while True:
-        try:
-            reading = await book.get(order_id)
-            events = await book.timeline(order_id, after=after)
-        except Unavailable:
-            return
-        for event in events:
-            yield f"id: {event.version}\nevent: {event.type}\ndata: {EventAnswer.of(event).model_dump_json()}\n\n"
-            after, quiet = event.version, 0
-        if OrderStatus(reading.view.order_status).final and after >= reading.view.version:
-            return
-        quiet += 1
-        if quiet % heartbeat == 0:
-            yield ": still here\n\n"
-        await asyncio.sleep(every)
+    """How the provider put its no; told apart on the timeline alone."""
+    for event in await shop.book.timeline(order_id):
+        if event.type == OrderStatus.PAYMENT_DECLINED:
+            return event.detail.get("code", PaymentDeclined.code)
+    return PaymentDeclined.code
 
 
 def _wait(prefer: str) -> int:
@@ -228,13 +212,13 @@ def create_app(shop: Parts) -> FastAPI:
         with suppress(asyncio.CancelledError):
             await serving
 
-    app = FastAPI(title="street12", version="0.1.0", lifespan=lifespan, max_body_size=LARGEST_BODY)
+    app = FastAPI(title="street12", version="0.1.0", lifespan=lifespan)
     app.state.parts = shop
     app.state.metrics = Metrics()
-    install_problems(app)
+    install_problems(app, largest_body=LARGEST_BODY)
     install_operations(app, app.state.metrics)  # around the problems, so that unexpected errors are counted too
-    app.include_router(orders)
-    app.include_router(other_routes)
+    app.include_router(orders, max_body_size=LARGEST_BODY)
+    app.include_router(other_routes, max_body_size=LARGEST_BODY)
     return app
 
 
@@ -254,15 +238,14 @@ async def _serve() -> None:
         coupons=Coupons(marketing),
         engine=engine,
     )
+    listener = socket.create_server((settings.host, settings.port), backlog=2048)
     config = uvicorn.Config(
         create_app(shop),
-        host=settings.host,
-        port=settings.port,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=int(settings.drain_seconds),
     )
-    await uvicorn.Server(config).serve()
+    await Server(config).serve(sockets=[listener])
     for database in (order, delivery, marketing):
         await database.close()
 
@@ -276,6 +259,9 @@ def main() -> int:
         for found in error.errors():
             name = "_".join(str(part) for part in found["loc"])
             print(f"Setting {name} is wrong: {found['msg']}.", file=sys.stderr)  # noqa: T201
+        return 1
+    except OSError as error:
+        print(f"The API cannot listen at its address: {error.strerror or error}.", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

@@ -129,8 +129,8 @@ def request_id(request: Request) -> str:
     return request.state.request_id
 
 
-def install_problems(app: FastAPI) -> None:
-    """Answer every error of the app as a problem."""
+def install_problems(app: FastAPI, *, largest_body: int) -> None:
+    """Answer every error of the app as a problem, a body of more bytes than `largest_body` included."""
 
     async def shop_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ShopError)
@@ -150,10 +150,16 @@ def install_problems(app: FastAPI) -> None:
         answer.headers.update(error.headers or {})
         return answer
 
+    def too_large(request: Request) -> Response | None:
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > largest_body:
+            return problem(request, "payload-too-large", 413)
+        return None
+
     async def tag_and_guard(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
         structlog.contextvars.bind_contextvars(request_id=request_id(request))
         try:
-            response = await call(request)
+            response = too_large(request) or await call(request)
         except Exception:
             _log.exception("unexpected error")
             response = problem(request, "internal-error", 500)

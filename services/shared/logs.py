@@ -10,6 +10,7 @@ from services.shared.settings import LogSettings
 
 def configure_logs(process: str, settings: LogSettings) -> None:
     """Send structlog and the standard library's loggers to standard error, each line naming its process."""
+    # Plain tracebacks: rich ones print every local, keys and customers included, and take seconds to draw.
     readable = settings.format == "terminal" or (settings.format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -18,7 +19,7 @@ def configure_logs(process: str, settings: LogSettings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     final: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=False)]
+        [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
         if readable
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
     )

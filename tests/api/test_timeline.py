@@ -3,7 +3,7 @@
 import asyncio
 import re
 
-from api import _stream as follow
+from services.gateway.stream import follow as follow
 from services.order.statuses import EventType, OrderStatus
 from tests.api.conftest import KIM, World
 

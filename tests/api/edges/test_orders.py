@@ -9,6 +9,7 @@ import pytest
 
 import api
 from services.delivery.stock import Warehouse
+from services.gateway import stream
 from services.order.statuses import EventType, OrderStatus
 from services.shared.database import Database
 from services.shared.errors import DatabaseUnavailable
@@ -477,7 +478,7 @@ def events_of(stream: str) -> list[tuple[str, str]]:
 async def test_the_timeline_is_streamed_until_the_order_is_at_its_end(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "HEARTBEAT_ROUNDS", 2)
+    monkeypatch.setattr(stream, "HEARTBEAT_ROUNDS", 2)
     order_id = await shop.ordered()
 
     async def at_look(look: int) -> None:
