@@ -68,18 +68,27 @@ class Journal:
         while self._unwritten:
             timeline, self._unwritten = self._unwritten, []
             command = RecordStatus(order_id=self._order_id, state=self.state, timeline=timeline)
+            while not await self._written(command):
+                await workflow.sleep(steps.STATUS_PAUSE, summary="until the status can be written")
+
+    async def _written(self, command: RecordStatus) -> bool:
+        """Write in the worker itself, or else have the server repeat it; says whether it was written."""
+        try:
+            await workflow.execute_local_activity(
+                "record_status",
+                command,
+                schedule_to_close_timeout=steps.STATUS_LOCAL_BUDGET,
+                retry_policy=steps.STATUS_LOCAL_RETRY,
+            )
+        except FailureError:  # a local activity fails with its bare cause
             try:
-                await workflow.execute_local_activity(
-                    "record_status",
-                    command,
-                    schedule_to_close_timeout=steps.STATUS_LOCAL_BUDGET,
-                    retry_policy=steps.STATUS_LOCAL_RETRY,
-                )
-            except FailureError:  # a local activity fails with its bare cause
                 await workflow.execute_activity(
                     "record_status",
                     command,
                     start_to_close_timeout=steps.STATUS_ATTEMPT,
                     retry_policy=steps.STATUS_RETRY,
-                    summary=f"write {timeline[-1].type}",
+                    summary=f"write {command.timeline[-1].type}",
                 )
+            except FailureError:
+                return False
+        return True

@@ -150,6 +150,7 @@ STATUS_LOCAL_BUDGET = timedelta(seconds=3)
 STATUS_LOCAL_RETRY = _retry(0.1, 1)
 STATUS_ATTEMPT = timedelta(seconds=15)
 STATUS_RETRY = _retry(1, 30)
+STATUS_PAUSE = timedelta(minutes=1)  # where even that failed for good
 
 COMPLETION_ATTEMPT = timedelta(seconds=15)
 COMPLETION_RETRY = _retry(1, 120)

@@ -350,9 +350,17 @@ async def test_an_undo_that_fails_for_days_is_flagged(long_saga: Saga) -> None:
 
 
 async def test_a_failing_status_write_kills_no_order_and_loses_no_entry(saga: Saga) -> None:
-    saga.world.script("record_status", Refuse("gone"), Fail(), Refuse("gone"), Fail())
+    saga.world.script("record_status", Refuse("gone"), Fail(), Fail())
     await under_way(saga)
     assert saga.world.events == HAPPY
+
+
+async def test_a_status_write_that_is_refused_is_tried_again_later(long_saga: Saga) -> None:
+    long_saga.world.script("record_status", *[Refuse("gone")] * 4)
+    await long_saga.start()
+    await long_saga.let_pass(timedelta(minutes=5))
+    await long_saga.world.until(reads("DeliveryStarted"))
+    assert long_saga.world.events == HAPPY
 
 
 async def test_whoever_waits_for_the_payment_is_told_at_once(saga: Saga) -> None:
