@@ -1,275 +1,538 @@
-"""Placing, reading and cancelling orders."""
+"""Placing, reading, watching and cancelling orders over HTTP."""
 
 import asyncio
-import dataclasses
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-import httpx2
 import pytest
 
-from api import create_app
+import api
 from services.delivery.stock import Warehouse
-from services.order.statuses import EventType, OrderStatus, PayStatus
+from services.gateway import stream
+from services.order.statuses import EventType, OrderStatus
+from services.shared.database import Database
 from services.shared.errors import DatabaseUnavailable
-from tests.api.conftest import CARRIER, KIM, LEE, MAC, OPERATOR, World
-
-ORDER_FIELDS = """
-    orderId orderStatus payStatus deliveryStatus cancelReason needsAttention productId productName productPrice qty
-    amount currency userId username address phoneNo couponId couponKind couponUseYn orderDate updatedAt version
-"""
-KEY = {"Idempotency-Key": "first"}
-
-
-async def test_an_order_is_accepted_and_handed_to_the_engine(world: World) -> None:
-    answer = await world.http.post("/orders", json=MAC, headers=KIM | KEY)
-    order = answer.json()
-    assert (answer.status_code, answer.headers["Location"]) == (202, f"/orders/{order['orderId']}")
-    assert (order["orderStatus"], order["payStatus"], order["amount"]) == ("OrderReceived", "NotPaid", 6_000_000)
-    async with asyncio.timeout(5):
-        assert await world.engine.started.get() == order["orderId"]
-
-
-async def test_an_order_reads_in_exactly_the_designs_fields(world: World) -> None:
-    order = await world.order()
-    assert sorted(order) == sorted(ORDER_FIELDS.split())
-    assert order["orderDate"].endswith("Z")
-    assert order["updatedAt"].endswith("Z")
-
-
-async def test_without_a_key_no_order_is_taken(world: World) -> None:
-    answer = await world.http.post("/orders", json=MAC, headers=KIM)
-    assert (answer.status_code, answer.json()["code"]) == (400, "idempotency-key-missing")
-    assert (await world.http.get("/orders", headers=KIM)).json()["items"] == []
-
-
-async def test_the_same_key_answers_the_same_order(world: World) -> None:
-    first = await world.http.post("/orders", json=MAC, headers=KIM | KEY)
-    again = await world.http.post("/orders", json=MAC, headers=KIM | KEY)
-    assert again.json()["orderId"] == first.json()["orderId"]
-    assert again.headers["Idempotent-Replayed"] == "true"
-    assert "Idempotent-Replayed" not in first.headers
-
-
-async def test_the_same_key_for_another_order_is_refused(world: World) -> None:
-    await world.order()
-    answer = await world.http.post("/orders", json=MAC | {"qty": 3}, headers=KIM | KEY)
-    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency-key-reused")
-
-
-async def test_the_key_of_another_customer_is_another_key(world: World) -> None:
-    assert (await world.order(KIM))["orderId"] != (await world.order(LEE))["orderId"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "status", "code"),
-    [
-        ({"productPrice": 1}, 409, "price-changed"),
-        ({"productId": "none"}, 404, "unknown-product"),
-        ({"qty": 11}, 409, "out-of-stock"),
-    ],
+from services.shared.settings import PoolSettings
+from tests.api.world import (
+    CANCELED,
+    CANCELING,
+    CARRIER,
+    DECLINED,
+    DELIVERED,
+    HANEUL,
+    MINJI,
+    OPERATOR,
+    ORDER,
+    PLACED,
+    Hook,
+    Racing,
+    Shop,
+    is_problem,
 )
-async def test_what_cannot_be_sold_is_refused(world: World, changes: dict[str, object], status: int, code: str) -> None:
-    answer = await world.http.post("/orders", json=MAC | changes, headers=KIM | KEY)
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+EVENT_STREAM = {"Accept": "text/event-stream"}
 
 
-async def test_a_delivery_team_that_does_not_answer_holds_no_order_back(world: World) -> None:
-    class Silent(Warehouse):
-        async def on_hand(self, product_id: str) -> int:
+# Placing an order
+
+
+async def test_an_accepted_order_is_answered_in_full_and_started(shop: Shop) -> None:
+    answer = await shop.order(productPrice=4500)
+    assert answer.status_code == 202
+    order = answer.json()
+    assert answer.headers["location"] == f"/orders/{order['orderId']}"
+    assert answer.headers["etag"] == '"v1"'
+    assert answer.headers["cache-control"] == "private, no-cache"
+    assert "idempotent-replayed" not in answer.headers
+    assert order.pop("orderId").startswith("order_")
+    moments = order.pop("orderDate"), order.pop("updatedAt")
+    assert moments[0] == moments[1]
+    assert moments[0].endswith("Z")
+    assert order == {
+        "orderStatus": "OrderReceived",
+        "payStatus": "NotPaid",
+        "deliveryStatus": "None",
+        "cancelReason": None,
+        "needsAttention": False,
+        "productId": "tea",
+        "productName": "보성 녹차",
+        "productPrice": 4500,
+        "qty": 2,
+        "amount": 9000,
+        "currency": "KRW",
+        "userId": "minji",
+        "username": "김민지",
+        "address": "서울시 중구 12번가 1",
+        "phoneNo": "010-1234-5678",
+        "couponId": None,
+        "couponKind": None,
+        "couponUseYn": None,
+        "version": 1,
+    }
+    assert await asyncio.wait_for(shop.engine.started.get(), 30) == answer.json()["orderId"]
+    read = await shop.client.get(answer.headers["location"], headers=MINJI)
+    assert read.json() == answer.json()
+
+
+@pytest.mark.parametrize("key", [None, "", "   "])
+async def test_an_order_without_a_key_is_refused(shop: Shop, key: str | None) -> None:
+    headers = MINJI if key is None else {**MINJI, "Idempotency-Key": key}
+    is_problem(await shop.client.post("/orders", json=ORDER, headers=headers), 400, "idempotency-key-missing")
+    assert await shop.count() == 0
+
+
+async def test_a_key_that_is_too_long_is_refused(shop: Shop) -> None:
+    headers = {**MINJI, "Idempotency-Key": "k" * 256}
+    found = is_problem(await shop.client.post("/orders", json=ORDER, headers=headers), 422, "invalid-request")
+    assert found["errors"][0]["in"] == "header"
+
+
+async def test_the_same_request_again_is_the_same_order(shop: Shop) -> None:
+    headers = {**MINJI, "Idempotency-Key": "once"}
+    first = await shop.client.post("/orders", json=ORDER, headers=headers)
+    again = await shop.client.post("/orders", json=ORDER, headers=headers)
+    assert again.status_code == 202
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.headers["location"] == first.headers["location"]
+    assert again.json() == first.json()
+    assert await shop.count() == 1
+    metrics = (await shop.client.get("/metrics")).text
+    assert "street12_orders_accepted_total 1.0" in metrics
+
+
+async def test_simultaneous_requests_with_one_key_are_one_order(shop: Shop) -> None:
+    headers = {**MINJI, "Idempotency-Key": "once"}
+    answers = await asyncio.gather(*(shop.client.post("/orders", json=ORDER, headers=headers) for _ in range(5)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["orderId"] for answer in answers}) == 1
+    assert sum("idempotent-replayed" in answer.headers for answer in answers) == 4
+
+
+async def test_a_key_reused_for_another_request_is_refused(shop: Shop) -> None:
+    headers = {**MINJI, "Idempotency-Key": "once"}
+    await shop.client.post("/orders", json=ORDER, headers=headers)
+    answer = await shop.client.post("/orders", json={**ORDER, "qty": 3}, headers=headers)
+    is_problem(answer, 422, "idempotency-key-reused")
+
+
+async def test_a_key_belongs_to_its_caller(shop: Shop) -> None:
+    for who in (MINJI, HANEUL):
+        answer = await shop.client.post("/orders", json=ORDER, headers={**who, "Idempotency-Key": "once"})
+        assert answer.status_code == 202
+        assert "idempotent-replayed" not in answer.headers
+    assert await shop.count() == 2
+
+
+async def test_another_price_than_the_catalogues_is_refused_and_frees_the_key(shop: Shop) -> None:
+    headers = {**MINJI, "Idempotency-Key": "once"}
+    for price in (4400, 10**40):
+        answer = await shop.client.post("/orders", json={**ORDER, "productPrice": price}, headers=headers)
+        is_problem(answer, 409, "price-changed")
+    answer = await shop.client.post("/orders", json={**ORDER, "productPrice": 4500}, headers=headers)
+    assert answer.status_code == 202
+
+
+async def test_an_order_for_an_unknown_product_is_refused(shop: Shop) -> None:
+    is_problem(await shop.order(productId="coffee"), 404, "unknown-product")
+    assert await shop.count() == 0
+
+
+async def test_more_than_there_is_in_stock_is_refused_at_once(shop: Shop) -> None:
+    is_problem(await shop.order(qty=11), 409, "out-of-stock")
+    assert await shop.count() == 0
+
+
+async def test_an_order_that_was_accepted_is_replayed_even_when_stock_ran_out(shop: Shop) -> None:
+    headers = {**MINJI, "Idempotency-Key": "once"}
+    first = await shop.client.post("/orders", json=ORDER, headers=headers)
+    await shop.parts.warehouse.move(product_id="tea", qty=-10, reason="lost", reference="r")
+    again = await shop.client.post("/orders", json=ORDER, headers=headers)
+    assert again.json() == first.json()
+
+
+class Silent(Warehouse):
+    """A delivery team that never answers."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    async def on_hand(self, product_id: str) -> int:
+        try:
             await asyncio.Event().wait()
-            return 0
-
-    await _accepts_with(world, Silent(world.parts.order_database))
-
-
-async def test_a_delivery_team_that_is_away_holds_no_order_back(world: World) -> None:
-    class Away(Warehouse):
-        async def on_hand(self, product_id: str) -> int:
-            raise DatabaseUnavailable("away")
-
-    await _accepts_with(world, Away(world.parts.order_database))
+        finally:
+            self.cancelled = True
+        raise AssertionError
 
 
-async def _accepts_with(world: World, warehouse: Warehouse) -> None:
-    app = create_app(dataclasses.replace(world.parts, warehouse=warehouse))
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://shop") as http:
-        assert (await http.post("/orders", json=MAC | {"qty": 100}, headers=KIM | KEY)).status_code == 202
+class Broken(Warehouse):
+    """A delivery team that answers with an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def on_hand(self, product_id: str) -> int:
+        raise self._error
 
 
-async def test_an_engine_that_is_away_holds_no_order_back(world: World) -> None:
-    world.engine.away = True
-    order = await world.order()
-    answer = await world.http.get(f"/orders/{order['orderId']}", headers=KIM)
+async def test_an_order_is_accepted_when_the_warehouse_hangs(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "STOCK_HINT_SECONDS", 0.01)
+    silent = Silent()
+    shop.exchange(warehouse=silent)
+    assert (await shop.order(qty=50)).status_code == 202
+    assert silent.cancelled
+
+
+@pytest.mark.parametrize("error", [DatabaseUnavailable("away"), OSError("gone"), RuntimeError("nobody expects this")])
+async def test_an_order_is_accepted_when_the_warehouse_fails(shop: Shop, error: Exception) -> None:
+    shop.exchange(warehouse=Broken(error))
+    assert (await shop.order(qty=50)).status_code == 202
+
+
+async def test_an_order_is_accepted_when_the_delivery_database_is_not_migrated(shop: Shop, tmp_path: Path) -> None:
+    empty = Database(f"sqlite+aiosqlite:///{tmp_path}/empty.db", PoolSettings(attempts=1))
+    shop.exchange(warehouse=Warehouse(empty))
+    assert (await shop.order()).status_code == 202
+    await empty.close()
+
+
+async def test_an_order_for_a_product_that_was_never_stocked_is_accepted(shop: Shop) -> None:
+    await shop.parts.catalogue.put(product_id="cup", product_name="찻잔", product_price=100)
+    assert (await shop.order(productId="cup")).status_code == 202
+
+
+async def test_who_waits_is_told_that_the_order_is_paid(shop: Shop) -> None:
+    async def paid(order_id: str) -> None:
+        await shop.record(order_id, PLACED, EventType.ORDER_PLACED)
+
+    shop.engine.on_payment = paid
+    answer = await shop.order({**MINJI, "Prefer": "respond-async, wait=5"})
+    assert answer.status_code == 201
+    assert answer.json()["orderStatus"] == "OrderPlaced"
+    assert answer.json()["payStatus"] == "Paid"
+    assert answer.headers["etag"] == '"v2"'
+    assert answer.headers["location"] == f"/orders/{answer.json()['orderId']}"
+    assert shop.engine.waits == [5]
+
+
+@pytest.mark.parametrize("code", ["payment-declined", "insufficient-funds"])
+async def test_who_waits_is_told_that_the_payment_was_declined(shop: Shop, code: str) -> None:
+    async def declined(order_id: str) -> None:
+        await shop.record(order_id, DECLINED, EventType.PAYMENT_DECLINED, detail={"code": code})
+
+    shop.engine.on_payment = declined
+    headers = {**MINJI, "Prefer": "wait=5", "Idempotency-Key": "once"}
+    answer = await shop.client.post("/orders", json=ORDER, headers=headers)
+    is_problem(answer, 402, code)
+    location = answer.headers["location"]
+    assert (await shop.client.get(location, headers=MINJI)).json()["orderStatus"] == "PaymentDeclined"
+    again = await shop.client.post("/orders", json=ORDER, headers=headers)
+    is_problem(again, 402, code)
+    assert again.headers["location"] == location
+    assert again.headers["idempotent-replayed"] == "true"
+    assert shop.engine.waits == [5]
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_who_waits_too_short_is_told_that_the_order_is_accepted(shop: Shop, away: bool) -> None:
+    shop.engine.away = away
+    answer = await shop.order({**MINJI, "Prefer": "wait=1"})
+    assert answer.status_code == 202
     assert answer.json()["orderStatus"] == "OrderReceived"
 
 
 @pytest.mark.parametrize(
-    ("prefer", "paid", "status"),
+    ("prefer", "waited"),
     [
-        ("wait=5", PayStatus.PAID, 201),
-        ("wait=5", None, 202),
-        ("respond-async", PayStatus.PAID, 202),
+        ("wait=5", [5]),
+        ("wait=999999999", [30]),
+        ("wait=99999999999999999999", []),
+        ("wait=0", []),
+        ("wait=-1", []),
+        ("wait=1.5", []),
+        ("wait=abc", []),
+        ("await=5", []),
+        ("respond-async; wait=7", [7]),
     ],
 )
-async def test_who_prefers_to_wait_learns_of_the_payment(
-    world: World, prefer: str, paid: PayStatus | None, status: int
-) -> None:
-    world.engine.paid = paid
-    answer = await world.http.post("/orders", json=MAC, headers=KIM | KEY | {"Prefer": prefer})
-    assert answer.status_code == status
+async def test_how_long_a_caller_may_wait(shop: Shop, prefer: str, waited: list[float]) -> None:
+    assert (await shop.order({**MINJI, "Prefer": prefer})).status_code == 202
+    assert shop.engine.waits == waited
 
 
-@pytest.mark.parametrize("code", ["payment-declined", "insufficient-funds"])
-async def test_a_declined_payment_is_a_problem_that_names_the_order(world: World, code: str) -> None:
-    world.engine.paid, world.engine.decline = PayStatus.DECLINED, code
-    answer = await world.http.post("/orders", json=MAC, headers=KIM | KEY | {"Prefer": "wait=5"})
-    assert (answer.status_code, answer.json()["code"]) == (402, code)
-    assert answer.headers["Location"].startswith("/orders/order_")
+async def test_an_order_is_accepted_while_the_engine_is_away(shop: Shop) -> None:
+    shop.engine.away = True
+    order_id = await shop.ordered()
+    assert (await shop.client.get(f"/orders/{order_id}", headers=MINJI)).status_code == 200
 
 
-async def test_nobody_waits_longer_than_thirty_seconds(world: World) -> None:
-    await world.http.post("/orders", json=MAC, headers=KIM | KEY | {"Prefer": "wait=9999"})
-    assert [timeout for _, _, timeout in world.engine.told] == [30]
+# Lists
 
 
-async def test_orders_are_listed_newest_first_page_by_page(world: World) -> None:
-    placed = [(await world.order(key=str(number)))["orderId"] for number in range(5)]
-    seen: list[str] = []
-    cursor = ""
+async def test_orders_are_listed_newest_first_page_by_page(shop: Shop) -> None:
+    placed = [await shop.ordered() for _ in range(5)]
+    pages: list[list[str]] = []
+    cursor: str | None = None
     while True:
-        page = (await world.http.get(f"/orders?limit=2{cursor}", headers=KIM)).json()
-        seen += [order["orderId"] for order in page["items"]]
-        if page["nextCursor"] is None:
+        query = {"limit": "2"} | ({"cursor": cursor} if cursor else {})
+        answer = await shop.client.get("/orders", params=query, headers=MINJI)
+        assert answer.status_code == 200
+        pages.append([order["orderId"] for order in answer.json()["items"]])
+        cursor = answer.json()["nextCursor"]
+        if cursor is None:
             break
-        cursor = f"&cursor={page['nextCursor']}"
-    assert seen == placed[::-1]
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert [order_id for page in pages for order_id in page] == placed[::-1]
 
 
-@pytest.mark.parametrize("cursor", ["!", "b3JkZXI", "%00", "é", "a" * 150])
-async def test_a_cursor_that_was_not_given_out_is_refused(world: World, cursor: str) -> None:
-    answer = await world.http.get(f"/orders?cursor={cursor}", headers=KIM)
-    assert (answer.status_code, answer.json()["code"]) == (400, "invalid-cursor")
+async def test_a_page_that_is_just_full_is_the_last(shop: Shop) -> None:
+    await shop.ordered()
+    answer = await shop.client.get("/orders", params={"limit": 1}, headers=MINJI)
+    assert len(answer.json()["items"]) == 1
+    assert answer.json()["nextCursor"] is None
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "orderStatus=Lost"])
-async def test_a_list_refuses_what_it_cannot_filter(world: World, query: str) -> None:
-    assert (await world.http.get(f"/orders?{query}", headers=KIM)).status_code == 422
-
-
-async def test_operators_filter_all_orders(world: World) -> None:
-    mine, other = await world.order(KIM), await world.order(LEE)
-    placed, flagged = mine["orderId"], other["orderId"]
-    await world.happen(placed, 2, EventType.ORDER_PLACED, OrderStatus.ORDER_PLACED)
-    await world.happen(flagged, 2, EventType.ATTENTION_RAISED, OrderStatus.DELIVERY_STARTED, needs_attention=True)
-    for query, expected in [("orderStatus=OrderPlaced", [placed]), ("needsAttention=true", [flagged])]:
-        page = (await world.http.get(f"/orders?{query}", headers=OPERATOR)).json()
-        assert [order["orderId"] for order in page["items"]] == expected
-
-
-async def test_an_order_that_has_not_changed_is_not_sent_again(world: World) -> None:
-    url = f"/orders/{(await world.order())['orderId']}"
-    first = await world.http.get(url, headers=KIM)
-    assert first.headers["ETag"] == '"v1"'
-    same = await world.http.get(url, headers=KIM | {"If-None-Match": '"v0", "v1"'})
-    assert (same.status_code, same.content) == (304, b"")
-    await world.happen(url.removeprefix("/orders/"), 2, EventType.ORDER_PLACED, OrderStatus.ORDER_PLACED)
-    changed = await world.http.get(url, headers=KIM | {"If-None-Match": '"v1"'})
-    assert (changed.status_code, changed.headers["ETag"]) == (200, '"v2"')
-
-
-CANCELS = [("POST", "/cancel", None), ("PATCH", "", {"orderStatus": "OrderCanceled"})]
-
-
-@pytest.mark.parametrize(("method", "path", "body"), CANCELS)
-@pytest.mark.parametrize(("who", "by"), [(KIM, "customer"), (OPERATOR, "operator")])
-async def test_an_order_is_cancelled(
-    world: World, method: str, path: str, body: object, who: dict[str, str], by: str
-) -> None:
-    order_id = (await world.order())["orderId"]
-    answer = await world.http.request(method, f"/orders/{order_id}{path}", json=body, headers=who)
-    assert (answer.status_code, answer.json()["orderId"]) == (202, order_id)
-    assert world.engine.told == [("cancel", order_id, by, who["X-User-Id"])]
-
-
-@pytest.mark.parametrize("status", [OrderStatus.ORDER_CANCELING, OrderStatus.ORDER_CANCELED])
-async def test_cancelling_again_is_harmless_and_needs_no_engine(world: World, status: OrderStatus) -> None:
-    order_id = (await world.order())["orderId"]
-    await world.happen(order_id, 2, EventType(status), status)
-    world.engine.away = True
-    answer = await world.http.post(f"/orders/{order_id}/cancel", headers=KIM)
-    assert (answer.status_code, answer.json()["orderStatus"]) == (202, status)
-
-
-@pytest.mark.parametrize("status", [OrderStatus.DELIVERED, OrderStatus.PAYMENT_DECLINED])
-async def test_an_order_at_its_end_cannot_be_cancelled_even_without_an_engine(
-    world: World, status: OrderStatus
-) -> None:
-    order_id = (await world.order())["orderId"]
-    await world.happen(order_id, 2, EventType(status), status)
-    world.engine.away = True
-    answer = await world.http.post(f"/orders/{order_id}/cancel", headers=KIM)
-    assert (answer.status_code, answer.json()["code"]) == (409, "too-late-to-cancel")
-
-
-async def test_the_engine_has_the_last_word_on_a_cancel(world: World) -> None:
-    order_id = (await world.order())["orderId"]
-    world.engine.refuses = True
-    answer = await world.http.post(f"/orders/{order_id}/cancel", headers=KIM)
-    assert (answer.status_code, answer.json()["code"]) == (409, "too-late-to-cancel")
-
-
-async def test_a_cancel_waits_for_no_engine(world: World) -> None:
-    order_id = (await world.order())["orderId"]
-    world.engine.away = True
-    answer = await world.http.post(f"/orders/{order_id}/cancel", headers=KIM)
-    assert (answer.status_code, answer.json()["code"]) == (503, "engine-unavailable")
-    assert int(answer.headers["Retry-After"]) > 0
-
-
-SOMEBODY_ELSES = [
-    ("GET", "/orders/{}", None),
-    ("GET", "/orders/{}/events", None),
-    ("POST", "/orders/{}/cancel", None),
-    ("PATCH", "/orders/{}", {"orderStatus": "OrderCanceled"}),
-    ("GET", "/deliveries/{}", None),
-]
-
-
-@pytest.mark.parametrize(("method", "path", "body"), SOMEBODY_ELSES)
-async def test_somebody_elses_order_looks_like_none(world: World, method: str, path: str, body: object) -> None:
-    order_id = (await world.order(KIM))["orderId"]
-    theirs = await world.http.request(method, path.format(order_id), json=body, headers=LEE)
-    nobodys = await world.http.request(method, path.format("order_none"), json=body, headers=LEE)
-    assert theirs.status_code == nobodys.status_code == 404
-    assert theirs.json() | {"requestId": ""} == nobodys.json() | {"requestId": ""}
-    assert world.engine.told == []
-
-
-async def test_customers_list_their_own_orders_alone(world: World) -> None:
-    mine = (await world.order(KIM))["orderId"]
-    await world.order(LEE)
-    page = (await world.http.get("/orders", headers=KIM)).json()
-    assert [order["orderId"] for order in page["items"]] == [mine]
-
-
-OPERATORS_ONLY = [
-    ("PUT", "/products/9", {"productName": "x", "productPrice": 1}),
-    ("GET", "/stocks/1001", None),
-    ("POST", "/stocks/1001/movements", {"qty": 1, "reason": "x"}),
-    ("POST", "/orders/order_1/settlements", {"step": "x", "action": "skip", "reason": "x"}),
-]
+@pytest.mark.parametrize("path", ["/orders", "/coupons"])
+@pytest.mark.parametrize("cursor", ["", "!", "b3JkZXI", "%ff", "한글", "_" * 199, "b3JkZXJf/w", "a" * 5])
+async def test_a_cursor_that_we_did_not_give_out_is_refused(shop: Shop, path: str, cursor: str) -> None:
+    is_problem(await shop.client.get(path, params={"cursor": cursor}, headers=MINJI), 400, "invalid-cursor")
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "who"),
+    "query",
     [
-        *((*call, who) for call in OPERATORS_ONLY for who in (KIM, CARRIER)),
-        *(("POST", "/deliveries/order_1/events", {"event": "Delivered"}, who) for who in (KIM, OPERATOR)),
-        ("GET", "/orders", None, CARRIER),
-        ("POST", "/orders", MAC, CARRIER),
+        {"limit": "0"},
+        {"limit": "101"},
+        {"limit": "x"},
+        {"limit": "9" * 5000},
+        {"cursor": "b" * 201},
+        {"orderStatus": "Lost"},
     ],
 )
-async def test_the_wrong_role_is_refused(
-    world: World, method: str, path: str, body: object, who: dict[str, str]
+async def test_a_wrong_query_is_refused(shop: Shop, query: dict[str, str]) -> None:
+    found = is_problem(await shop.client.get("/orders", params=query, headers=MINJI), 422, "invalid-request")
+    assert [(error["in"], error["pointer"]) for error in found["errors"]] == [("query", f"/{next(iter(query))}")]
+
+
+async def test_orders_are_listed_by_status(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    await shop.ordered()
+    await shop.record(order_id, PLACED, EventType.ORDER_PLACED)
+    answer = await shop.client.get("/orders", params={"orderStatus": "OrderPlaced"}, headers=MINJI)
+    assert [order["orderId"] for order in answer.json()["items"]] == [order_id]
+
+
+async def test_an_operator_lists_what_needs_attention(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    await shop.ordered(HANEUL)
+    state = replace(CANCELING, needs_attention=True)
+    await shop.record(order_id, state, EventType.ATTENTION_RAISED)
+    answer = await shop.client.get("/orders", params={"needsAttention": "true"}, headers=OPERATOR)
+    assert [order["orderId"] for order in answer.json()["items"]] == [order_id]
+    answer = await shop.client.get("/orders", params={"needsAttention": "false"}, headers=OPERATOR)
+    assert [order["userId"] for order in answer.json()["items"]] == ["haneul"]
+
+
+# Whose order it is
+
+
+async def test_a_customer_sees_and_touches_only_their_own_orders(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    await shop.parts.deliveries.start(order_id=order_id, product_id="tea", qty=2)
+    get, post, patch = shop.client.get, shop.client.post, shop.client.patch
+    for somebody in (order_id, "order_00000000000000000000000000", "x", "김", "order_x' OR '1'='1"):
+        for answer in (
+            await get(f"/orders/{somebody}", headers=HANEUL),
+            await get(f"/orders/{somebody}", headers={**HANEUL, "If-None-Match": "*"}),
+            await get(f"/orders/{somebody}/events", headers=HANEUL),
+            await get(f"/orders/{somebody}/events", headers={**HANEUL, **EVENT_STREAM}),
+            await get(f"/deliveries/{somebody}", headers=HANEUL),
+            await post(f"/orders/{somebody}/cancel", headers=HANEUL),
+            await patch(f"/orders/{somebody}", json={"orderStatus": "OrderCanceled"}, headers=HANEUL),
+        ):
+            is_problem(answer, 404, "not-found")
+    assert (await get("/orders", headers=HANEUL)).json() == {"items": [], "nextCursor": None}
+    assert shop.engine.told == []
+
+
+async def test_an_operator_sees_all_orders(shop: Shop) -> None:
+    ids = [await shop.ordered(MINJI), await shop.ordered(HANEUL)]
+    listed = (await shop.client.get("/orders", headers=OPERATOR)).json()["items"]
+    assert [order["orderId"] for order in listed] == ids[::-1]
+    for order_id in ids:
+        assert (await shop.client.get(f"/orders/{order_id}", headers=OPERATOR)).status_code == 200
+        assert (await shop.client.get(f"/orders/{order_id}/events", headers=OPERATOR)).status_code == 200
+
+
+async def test_a_carrier_has_no_business_with_orders(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    for method, path, body in (
+        ("POST", "/orders", ORDER),
+        ("GET", "/orders", None),
+        ("GET", f"/orders/{order_id}", None),
+        ("GET", f"/orders/{order_id}/events", None),
+        ("POST", f"/orders/{order_id}/cancel", None),
+        ("PATCH", f"/orders/{order_id}", {"orderStatus": "OrderCanceled"}),
+    ):
+        is_problem(await shop.client.request(method, path, json=body, headers=CARRIER), 403, "forbidden")
+
+
+# Reading one order
+
+
+async def test_an_order_that_did_not_change_is_not_sent_again(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    path = f"/orders/{order_id}"
+    tag = (await shop.client.get(path, headers=MINJI)).headers["etag"]
+    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        answer = await shop.client.get(path, headers={**MINJI, "If-None-Match": known})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
+    await shop.record(order_id, PLACED, EventType.ORDER_PLACED)
+    answer = await shop.client.get(path, headers={**MINJI, "If-None-Match": tag})
+    assert answer.status_code == 200
+    assert answer.headers["etag"] != tag
+    assert answer.json()["version"] == 2
+
+
+# Cancelling
+
+
+@pytest.mark.parametrize("way", ["POST", "PATCH"])
+@pytest.mark.parametrize(("who", "by"), [(MINJI, "customer"), (OPERATOR, "operator")])
+async def test_an_order_is_cancelled(shop: Shop, way: str, who: dict[str, str], by: str) -> None:
+    order_id = await shop.ordered()
+
+    async def cancel() -> Any:
+        if way == "POST":
+            return await shop.client.post(f"/orders/{order_id}/cancel", headers=who)
+        return await shop.client.patch(f"/orders/{order_id}", json={"orderStatus": "OrderCanceled"}, headers=who)
+
+    answer = await cancel()
+    assert answer.status_code == 202
+    assert answer.json()["orderStatus"] == "OrderCanceling"
+    again = await cancel()
+    assert again.status_code == 202
+    await shop.record(order_id, CANCELED, EventType.ORDER_CANCELED)
+    shop.engine.away = True
+    done = await cancel()
+    assert (done.status_code, done.json()["orderStatus"]) == (202, "OrderCanceled")
+    assert shop.engine.told == [("cancel", order_id, by, who["X-User-Id"])]
+
+
+@pytest.mark.parametrize(("state", "event"), [(DELIVERED, EventType.DELIVERED), (DECLINED, EventType.PAYMENT_DECLINED)])
+async def test_an_order_at_its_end_can_no_longer_be_cancelled(shop: Shop, state: Any, event: EventType) -> None:
+    order_id = await shop.ordered()
+    await shop.record(order_id, state, event)
+    for _ in range(2):
+        answer = await shop.client.post(f"/orders/{order_id}/cancel", headers=MINJI)
+        is_problem(answer, 409, "too-late-to-cancel")
+
+
+async def test_a_cancel_that_another_one_overtook_is_harmless(shop: Shop) -> None:
+    shop.exchange(engine=Racing(shop.parts.book))
+    order_id = await shop.ordered()
+    answer = await shop.client.post(f"/orders/{order_id}/cancel", headers=MINJI)
+    assert (answer.status_code, answer.json()["orderStatus"]) == (202, "OrderCanceled")
+
+
+async def test_cancelling_while_the_engine_is_away_can_be_tried_again(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    shop.engine.away = True
+    answer = await shop.client.post(f"/orders/{order_id}/cancel", headers=MINJI)
+    is_problem(answer, 503, "engine-unavailable")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"orderStatus": "Delivered"}, {"orderStatus": "OrderCanceled", "qty": 1}, {"qty": 3}, [], None, "x"]
+)
+async def test_a_patch_can_do_nothing_but_cancel(shop: Shop, body: Any) -> None:
+    order_id = await shop.ordered()
+    answer = await shop.client.patch(f"/orders/{order_id}", json=body, headers=MINJI)
+    is_problem(answer, 422, "invalid-request")
+    assert shop.engine.told == []
+
+
+# The timeline
+
+
+async def test_the_timeline_tells_what_happened(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    await shop.record(order_id, PLACED, EventType.ORDER_PLACED, detail={"note": "줄\n바꿈"})
+    items = (await shop.client.get(f"/orders/{order_id}/events", headers=MINJI)).json()["items"]
+    assert [item.pop("at").endswith("Z") for item in items] == [True, True]
+    assert items == [
+        {"version": 1, "type": "OrderReceived", "detail": {}},
+        {"version": 2, "type": "OrderPlaced", "detail": {"note": "줄\n바꿈"}},
+    ]
+
+
+def events_of(stream: str) -> list[tuple[str, str]]:
+    """The id and the type of each event of a stream."""
+    blocks = [block.split("\n") for block in stream.strip().split("\n\n") if not block.startswith(":")]
+    for block in blocks:
+        assert [line.split(": ")[0] for line in block] == ["id", "event", "data"]
+    return [(block[0].removeprefix("id: "), block[1].removeprefix("event: ")) for block in blocks]
+
+
+async def test_the_timeline_is_streamed_until_the_order_is_at_its_end(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = await world.http.request(method, path, json=body, headers=who | KEY)
-    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    monkeypatch.setattr(stream, "HEARTBEAT_ROUNDS", 2)
+    order_id = await shop.ordered()
+
+    async def at_look(look: int) -> None:
+        if look == 2:
+            await shop.record(order_id, PLACED, EventType.ORDER_PLACED)
+        elif look == 6:
+            await shop.record(order_id, DELIVERED, EventType.DELIVERY_STARTED, EventType.DELIVERED)
+
+    shop.exchange(book=Hook(shop, at_look))
+    answer = await shop.client.get(f"/orders/{order_id}/events", headers={**MINJI, **EVENT_STREAM})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["cache-control"] == "no-store"
+    assert events_of(answer.text) == [
+        ("1", "OrderReceived"),
+        ("2", "OrderPlaced"),
+        ("3", "DeliveryStarted"),
+        ("4", "Delivered"),
+    ]
+    assert ": still here\n\n" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("last", "first"), [("1", "2"), ("0", "1"), ("-1", "1"), ("x", "1"), ("9" * 30, "1"), ("", "1")]
+)
+async def test_a_stream_is_resumed_after_the_last_event_seen(shop: Shop, last: str, first: str) -> None:
+    order_id = await shop.ordered()
+    await shop.record(order_id, CANCELED, EventType.ORDER_CANCELING, EventType.ORDER_CANCELED)
+    headers = {**MINJI, **EVENT_STREAM, "Last-Event-ID": last}
+    answer = await shop.client.get(f"/orders/{order_id}/events", headers=headers)
+    assert events_of(answer.text)[0][0] == first
+    assert events_of(answer.text)[-1] == ("3", "OrderCanceled")
+
+
+async def test_a_reader_that_has_seen_the_end_is_told_nothing_more(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    await shop.record(order_id, CANCELED, EventType.ORDER_CANCELING, EventType.ORDER_CANCELED)
+    headers = {**MINJI, **EVENT_STREAM, "Last-Event-ID": "3"}
+    answer = await shop.client.get(f"/orders/{order_id}/events", headers=headers)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+async def test_a_stream_ends_when_the_database_goes_away(shop: Shop) -> None:
+    order_id = await shop.ordered()
+
+    async def at_look(look: int) -> None:
+        if look == 2:
+            raise DatabaseUnavailable("gone")
+
+    shop.exchange(book=Hook(shop, at_look))
+    answer = await shop.client.get(f"/orders/{order_id}/events", headers={**MINJI, **EVENT_STREAM})
+    assert events_of(answer.text) == [("1", "OrderReceived")]
+
+
+async def test_every_status_can_be_asked_for(shop: Shop) -> None:
+    for status in OrderStatus:
+        assert (await shop.client.get("/orders", params={"orderStatus": status}, headers=MINJI)).status_code == 200

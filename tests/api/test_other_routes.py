@@ -1,125 +1,363 @@
-"""Catalogue, stock, deliveries, coupons, settlements, and what the platform asks."""
+"""Catalogue, stock, deliveries, coupons, settlements, and what the platform asks of the process."""
 
-import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from services.order.statuses import EventType, OrderStatus
-from tests.api.conftest import CARRIER, KIM, LEE, MAC, OPERATOR, World
+from services.order.statuses import EventType, OrderState, OrderStatus, PayStatus
+from services.shared.database import Database
+from services.shared.settings import PoolSettings
+from tests.api.world import (
+    CANCELED,
+    CARRIER,
+    DELIVERED,
+    HANEUL,
+    MINJI,
+    OPERATOR,
+    Racing,
+    Shop,
+    is_problem,
+)
 
-MAC_MINI = {"productName": "Mac mini", "productPrice": 900_000}
-
-
-async def test_anyone_reads_the_catalogue(world: World) -> None:
-    mac = {"productId": "1001", "productName": "Mac", "productPrice": 3_000_000, "currency": "KRW"}
-    assert (await world.http.get("/products")).json() == {"items": [mac]}
-    assert (await world.http.get("/products/1001")).json() == mac
-    assert (await world.http.get("/products/none")).status_code == 404
-
-
-async def test_an_operator_changes_the_catalogue(world: World) -> None:
-    answer = await world.http.put("/products/3001", json=MAC_MINI, headers=OPERATOR)
-    assert answer.status_code == 200
-    assert (await world.http.get("/products/3001")).json() == MAC_MINI | {"productId": "3001", "currency": "KRW"}
-
-
-async def test_an_operator_moves_stock(world: World) -> None:
-    answer = await world.http.post("/stocks/1001/movements", json={"qty": 5, "reason": "restock"}, headers=OPERATOR)
-    assert (answer.status_code, answer.json()) == (201, {"productId": "1001", "onHand": 15})
-    assert (await world.http.get("/stocks/1001", headers=OPERATOR)).json()["onHand"] == 15
+UNDERWAY = OrderState(order_status=OrderStatus.DELIVERY_STARTED, pay_status=PayStatus.PAID)
+TEA = {"productId": "tea", "productName": "보성 녹차", "productPrice": 4500, "currency": "KRW"}
+POT = {"productId": "pot", "productName": "백자 주전자", "productPrice": 90_000, "currency": "KRW"}
+SETTLEMENT = {"step": "refund_payment", "action": "skip", "reason": "refunded by bank transfer"}
 
 
-async def test_stock_moves_once_for_each_key(world: World) -> None:
-    for _ in range(2):
-        body, headers = {"qty": 5, "reason": "restock"}, OPERATOR | {"Idempotency-Key": "k"}
-        answer = await world.http.post("/stocks/1001/movements", json=body, headers=headers)
-        assert answer.json()["onHand"] == 15
+# Who may do what
 
 
 @pytest.mark.parametrize(
-    ("product_id", "who"),
-    [("2001", OPERATOR), ("1001", OPERATOR | {"X-User-Id": "x" * 127 + "2"})],
-    ids=["another product", "another operator"],
+    ("method", "path", "body", "allowed"),
+    [
+        ("PUT", "/products/tea", {"productName": "차", "productPrice": 1}, [OPERATOR]),
+        ("GET", "/stocks/tea", None, [OPERATOR]),
+        ("POST", "/stocks/tea/movements", {"qty": 1, "reason": "restock"}, [OPERATOR]),
+        ("POST", "/orders/x/settlements", SETTLEMENT, [OPERATOR]),
+        ("POST", "/deliveries/x/events", {"event": "Delivered"}, [CARRIER]),
+        ("GET", "/deliveries/x", None, [MINJI, OPERATOR]),
+        ("GET", "/coupons", None, [MINJI, OPERATOR]),
+        ("GET", "/orders", None, [MINJI, OPERATOR]),
+        ("GET", "/orders/x", None, [MINJI, OPERATOR]),
+        ("GET", "/orders/x/events", None, [MINJI, OPERATOR]),
+        ("POST", "/orders/x/cancel", None, [MINJI, OPERATOR]),
+    ],
 )
-async def test_the_same_key_elsewhere_is_another_movement(world: World, product_id: str, who: dict[str, str]) -> None:
-    key, body = {"Idempotency-Key": "k"}, {"qty": 5, "reason": "restock"}
-    first = OPERATOR if product_id == "2001" else OPERATOR | {"X-User-Id": "x" * 127 + "1"}
-    await world.http.post("/stocks/1001/movements", json=body, headers=first | key)
-    before = 15 if product_id == "1001" else 0
-    answer = await world.http.post(f"/stocks/{product_id}/movements", json=body, headers=who | key)
-    assert answer.json()["onHand"] == before + 5
+async def test_each_role_may_do_its_own_work_alone(
+    shop: Shop, method: str, path: str, body: Any, allowed: list[dict[str, str]]
+) -> None:
+    is_problem(await shop.client.request(method, path, json=body), 401, "unauthorized")
+    for who in (MINJI, OPERATOR, CARRIER):
+        answer = await shop.client.request(method, path, json=body, headers=who)
+        if who in allowed:
+            assert answer.status_code in (200, 201, 404)
+        else:
+            is_problem(answer, 403, "forbidden")
 
 
-async def test_stock_never_falls_below_zero(world: World) -> None:
-    answer = await world.http.post("/stocks/1001/movements", json={"qty": -11, "reason": "lost"}, headers=OPERATOR)
-    assert (answer.status_code, answer.json()["code"]) == (409, "out-of-stock")
+@pytest.mark.parametrize(
+    "user_id", [b"", b"   ", b"x" * 129, b"a\x00b", b"a\tb", b"a\x7fb", b"\xff\xfe", "김민지".encode(), b"a\x85b"]
+)
+async def test_a_caller_without_a_sane_name_is_nobody(shop: Shop, user_id: bytes) -> None:
+    is_problem(await shop.client.get("/orders", headers=[(b"X-User-Id", user_id)]), 401, "unauthorized")
 
 
-async def test_a_customer_reads_their_delivery(world: World) -> None:
-    order_id = (await world.order())["orderId"]
-    assert (await world.http.get(f"/deliveries/{order_id}", headers=KIM)).status_code == 404
-    await world.parts.deliveries.start(order_id=order_id, product_id="1001", qty=2)
-    answer = (await world.http.get(f"/deliveries/{order_id}", headers=KIM)).json()
-    assert (answer["orderId"], answer["deliveryStatus"]) == (order_id, "Started")
+@pytest.mark.parametrize("user_id", ["a", "x" * 128, "kim minji", "auth0|5f7c8ec7c33c6c004bbafe82", "o'brien%"])
+async def test_a_caller_may_have_any_printable_name(shop: Shop, user_id: str) -> None:
+    who = {"X-User-Id": user_id}
+    order_id = await shop.ordered(who)
+    assert (await shop.client.get(f"/orders/{order_id}", headers=who)).json()["userId"] == user_id
 
 
-async def test_the_carrier_delivers_and_may_say_so_again(world: World) -> None:
-    url = f"/deliveries/{(order_id := (await world.order())['orderId'])}/events"
-    assert (await world.http.post(url, json={"event": "Delivered"}, headers=CARRIER)).status_code == 202
-    assert world.engine.told == [("delivered", order_id)]
-    await world.happen(order_id, 2, EventType.DELIVERED, OrderStatus.DELIVERED)
-    world.engine.away = True
-    assert (await world.http.post(url, json={"event": "Delivered"}, headers=CARRIER)).status_code == 202
+@pytest.mark.parametrize("role", ["", "admin", "OPERATOR", "customer,operator"])
+async def test_an_unknown_role_is_refused(shop: Shop, role: str) -> None:
+    is_problem(await shop.client.get("/orders", headers={**MINJI, "X-Role": role}), 400, "bad-request")
 
 
-async def test_a_cancelled_order_is_not_delivered(world: World) -> None:
-    order_id = (await world.order())["orderId"]
-    await world.happen(order_id, 2, EventType.ORDER_CANCELED, OrderStatus.ORDER_CANCELED)
-    world.engine.refuses = True
-    answer = await world.http.post(f"/deliveries/{order_id}/events", json={"event": "Delivered"}, headers=CARRIER)
-    assert (answer.status_code, answer.json()["code"]) == (409, "not-deliverable")
+async def test_a_caller_cannot_be_two(shop: Shop) -> None:
+    for headers in (
+        [("X-User-Id", "minji"), ("X-User-Id", "haneul")],
+        [("X-User-Id", "minji"), ("X-Role", "customer"), ("X-Role", "operator")],
+    ):
+        answer = await shop.client.get("/orders", headers=headers)
+        is_problem(answer, 400, "bad-request")
 
 
-async def test_customers_see_their_own_coupons(world: World) -> None:
-    for order_id, user_id in [("order_1", "kim"), ("order_2", "lee"), ("order_3", "kim")]:
-        await world.parts.coupons.issue(order_id=order_id, user_id=user_id, amount=6_000_000)
-    await world.parts.coupons.revoke(order_id="order_1", user_id="kim", amount=6_000_000)
-    items = (await world.http.get("/coupons", headers=KIM)).json()["items"]
-    assert [(item["orderId"], item["status"]) for item in items] == [("order_3", "Issued"), ("order_1", "Revoked")]
-    assert sorted(items[0]) == ["couponId", "couponKind", "couponUseYn", "issuedAt", "orderId", "status"]
-    assert (items[0]["couponKind"], items[0]["couponUseYn"]) == ("Gold", "N")
-    assert [item["orderId"] for item in (await world.http.get("/coupons", headers=LEE)).json()["items"]] == ["order_2"]
+# The catalogue
 
 
-async def test_an_operator_settles_a_stuck_undo(world: World) -> None:
-    order_id = (await world.order())["orderId"]
-    body = {"step": "refund_payment", "action": "skip", "reason": "paid in cash"}
-    answer = await world.http.post(f"/orders/{order_id}/settlements", json=body, headers=OPERATOR)
+async def test_anyone_reads_the_catalogue(shop: Shop) -> None:
+    assert (await shop.client.get("/products")).json() == {"items": [POT, TEA]}
+    assert (await shop.client.get("/products/tea")).json() == TEA
+    is_problem(await shop.client.get("/products/coffee"), 404, "unknown-product")
+
+
+async def test_an_operator_puts_a_product(shop: Shop) -> None:
+    body = {"productName": " 찻잔 🍵 ", "productPrice": 12_000}
+    expected = {"productId": "찻잔-1", "productName": "찻잔 🍵", "productPrice": 12_000, "currency": "KRW"}
+    for _ in range(2):
+        answer = await shop.client.put("/products/찻잔-1", json=body, headers=OPERATOR)
+        assert answer.status_code == 200
+        assert answer.json() == expected
+    assert (await shop.client.get("/products/찻잔-1")).json() == expected
+
+
+async def test_an_order_keeps_the_price_at_which_it_was_accepted(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    await shop.client.put("/products/tea", json={"productName": "녹차", "productPrice": 1}, headers=OPERATOR)
+    assert (await shop.client.get(f"/orders/{order_id}", headers=MINJI)).json()["amount"] == 9000
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"productName": "차", "productPrice": 0}, "/productPrice"),
+        ({"productName": "차", "productPrice": -1}, "/productPrice"),
+        ({"productName": "차", "productPrice": 10**12 + 1}, "/productPrice"),
+        ({"productName": "차", "productPrice": 1.5}, "/productPrice"),
+        ({"productName": "차", "productPrice": "1"}, "/productPrice"),
+        ({"productName": "차", "productPrice": True}, "/productPrice"),
+        ({"productName": "", "productPrice": 1}, "/productName"),
+        ({"productName": "차" * 201, "productPrice": 1}, "/productName"),
+        ({"productName": "차", "productPrice": 1, "currency": "USD"}, "/currency"),
+        ({"productName": "차", "productPrice": 1, "productId": "tea"}, "/productId"),
+        ({"product_name": "차", "productName": "차", "productPrice": 1}, "/product_name"),
+    ],
+)
+async def test_a_wrong_product_is_refused(shop: Shop, body: Any, pointer: str) -> None:
+    found = is_problem(await shop.client.put("/products/tea", json=body, headers=OPERATOR), 422, "invalid-request")
+    assert [error["pointer"] for error in found["errors"]] == [pointer]
+    assert (await shop.client.get("/products/tea")).json() == TEA
+
+
+# Stock
+
+
+async def test_stock_is_moved_by_hand(shop: Shop) -> None:
+    path = "/stocks/tea"
+    assert (await shop.client.get(path, headers=OPERATOR)).json() == {"productId": "tea", "onHand": 10}
+    for qty, on_hand in ((5, 15), (-15, 0), (0, 0), (3, 3)):
+        body = {"qty": qty, "reason": "재고 조사"}
+        answer = await shop.client.post(f"{path}/movements", json=body, headers=OPERATOR)
+        assert (answer.status_code, answer.json()) == (201, {"productId": "tea", "onHand": on_hand})
+    is_problem(await shop.client.get("/stocks/coffee", headers=OPERATOR), 404, "unknown-product")
+
+
+async def test_stock_never_falls_below_zero_by_hand(shop: Shop) -> None:
+    body = {"qty": -11, "reason": "lost"}
+    answer = await shop.client.post("/stocks/tea/movements", json=body, headers=OPERATOR)
+    is_problem(answer, 409, "out-of-stock")
+    assert await shop.parts.warehouse.on_hand("tea") == 10
+
+
+async def test_a_movement_with_a_key_happens_once(shop: Shop) -> None:
+    body = {"qty": 5, "reason": "restock"}
+    for who, on_hand in ((OPERATOR, 15), (OPERATOR, 15), ({**OPERATOR, "X-User-Id": "ops-2"}, 20)):
+        headers = {**who, "Idempotency-Key": "delivery-note-7"}
+        answer = await shop.client.post("/stocks/tea/movements", json=body, headers=headers)
+        assert (answer.status_code, answer.json()["onHand"]) == (201, on_hand)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(("ops/1", "a"), ("ops", "1/a")), (("o" * 60 + "1", "a"), ("o" * 60 + "2", "a"))],
+)
+async def test_keys_of_two_operators_are_never_the_same(
+    shop: Shop, first: tuple[str, str], second: tuple[str, str]
+) -> None:
+    for user_id, key in (first, second):
+        headers = {"X-User-Id": user_id, "X-Role": "operator", "Idempotency-Key": key}
+        body = {"qty": 5, "reason": "restock"}
+        assert (await shop.client.post("/stocks/tea/movements", json=body, headers=headers)).status_code == 201
+    assert await shop.parts.warehouse.on_hand("tea") == 20
+
+
+async def test_a_movement_stocks_a_new_product(shop: Shop) -> None:
+    body = {"qty": 7, "reason": "opening"}
+    answer = await shop.client.post("/stocks/cup/movements", json=body, headers=OPERATOR)
+    assert answer.json() == {"productId": "cup", "onHand": 7}
+
+
+@pytest.mark.parametrize("qty", [1_000_001, -1_000_001, 10**30, 1.5, "1", True, None])
+async def test_a_wrong_movement_is_refused(shop: Shop, qty: Any) -> None:
+    body = {"qty": qty, "reason": "restock"}
+    answer = await shop.client.post("/stocks/tea/movements", json=body, headers=OPERATOR)
+    is_problem(answer, 422, "invalid-request")
+
+
+@pytest.mark.parametrize("key", ["", "k" * 65])
+async def test_a_wrong_key_of_a_movement_is_refused(shop: Shop, key: str) -> None:
+    headers = {**OPERATOR, "Idempotency-Key": key}
+    body = {"qty": 1, "reason": "restock"}
+    is_problem(await shop.client.post("/stocks/tea/movements", json=body, headers=headers), 422, "invalid-request")
+
+
+# Deliveries
+
+
+async def test_where_the_goods_are(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    path = f"/deliveries/{order_id}"
+    is_problem(await shop.client.get(path, headers=MINJI), 404, "not-found")
+    await shop.parts.deliveries.start(order_id=order_id, product_id="tea", qty=2)
+    answer = await shop.client.get(path, headers=MINJI)
+    assert answer.status_code == 200
+    delivery = answer.json()
+    assert delivery.pop("startedAt") == delivery.pop("updatedAt")
+    assert delivery == {"orderId": order_id, "deliveryStatus": "Started", "productId": "tea", "qty": 2}
+    await shop.parts.deliveries.cancel(order_id=order_id, product_id="tea", qty=2)
+    assert (await shop.client.get(path, headers=OPERATOR)).json()["deliveryStatus"] == "Canceled"
+    is_problem(await shop.client.get(path, headers=HANEUL), 404, "not-found")
+
+
+async def test_the_carrier_delivers_once(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    await shop.record(order_id, UNDERWAY, EventType.DELIVERY_STARTED)
+    for _ in range(2):
+        answer = await shop.client.post(f"/deliveries/{order_id}/events", json={"event": "Delivered"}, headers=CARRIER)
+        assert answer.status_code == 202
+        assert answer.json() == {"orderId": order_id, "deliveryStatus": "Delivered"}
+    assert shop.engine.told == [("delivered", order_id)]
+
+
+async def test_the_carrier_cannot_deliver_a_cancelled_or_an_unknown_order(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    await shop.record(order_id, CANCELED, EventType.ORDER_CANCELED)
+    body = {"event": "Delivered"}
+    answer = await shop.client.post(f"/deliveries/{order_id}/events", json=body, headers=CARRIER)
+    is_problem(answer, 409, "not-deliverable")
+    is_problem(await shop.client.post("/deliveries/x/events", json=body, headers=CARRIER), 404, "not-found")
+
+
+async def test_a_delivery_that_another_message_overtook_is_harmless(shop: Shop) -> None:
+    racing = Racing(shop.parts.book)
+    racing.final, racing.event = DELIVERED, EventType.DELIVERED
+    shop.exchange(engine=racing)
+    order_id = await shop.ordered()
+    answer = await shop.client.post(f"/deliveries/{order_id}/events", json={"event": "Delivered"}, headers=CARRIER)
     assert answer.status_code == 202
-    assert world.engine.told == [("settle", order_id, "refund_payment", "skip", "boss", "paid in cash")]
-    world.engine.refuses = True
-    answer = await world.http.post(f"/orders/{order_id}/settlements", json=body, headers=OPERATOR)
-    assert (answer.status_code, answer.json()["code"]) == (409, "not-stuck")
 
 
-async def test_the_process_is_ready_while_its_database_answers_whatever_the_engine_does(world: World) -> None:
-    world.engine.away = True
-    assert (await world.http.get("/livez")).status_code == 200
-    assert (await world.http.get("/readyz")).status_code == 200
+async def test_the_carrier_tries_again_while_the_engine_is_away(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    shop.engine.away = True
+    answer = await shop.client.post(f"/deliveries/{order_id}/events", json={"event": "Delivered"}, headers=CARRIER)
+    is_problem(answer, 503, "engine-unavailable")
 
 
-async def test_metrics_count_orders_once_and_requests_by_template(world: World) -> None:
-    order_id = (await world.order())["orderId"]
-    await world.http.post("/orders", json=MAC, headers=KIM | {"Idempotency-Key": "first"})
-    await world.http.get(f"/orders/{order_id}", headers=KIM)
-    text = (await world.http.get("/metrics")).text
-    assert "street12_orders_accepted_total 1.0" in text
-    assert 'route="/orders/{order_id}"' in text
-    assert order_id not in text
+@pytest.mark.parametrize("body", [{"event": "Lost"}, {}, {"event": ["Delivered"]}, {"event": None}])
+async def test_an_unknown_event_of_the_carrier_is_refused(shop: Shop, body: Any) -> None:
+    answer = await shop.client.post("/deliveries/x/events", json=body, headers=CARRIER)
+    is_problem(answer, 422, "invalid-request")
 
 
-async def test_strangers_add_no_labels_to_the_metrics(world: World) -> None:
+# Coupons
+
+
+async def test_a_customer_lists_their_own_coupons(shop: Shop) -> None:
+    coupons = shop.parts.coupons
+    first = await coupons.issue(order_id="order_1", user_id="minji", amount=9000)
+    await coupons.issue(order_id="order_2", user_id="minji", amount=1_000_000)
+    await coupons.revoke(order_id="order_2", user_id="minji", amount=1_000_000)
+    await coupons.revoke(order_id="order_3", user_id="minji", amount=9000)  # never issued
+    await coupons.issue(order_id="order_4", user_id="haneul", amount=5_000_000)
+    answer = (await shop.client.get("/coupons", headers=MINJI)).json()
+    assert answer["nextCursor"] is None
+    assert [(item["orderId"], item["couponKind"], item["status"], item["couponUseYn"]) for item in answer["items"]] == [
+        ("order_2", "Silver", "Revoked", "N"),
+        ("order_1", "Bronze", "Issued", "N"),
+    ]
+    assert answer["items"][1].keys() == {"couponId", "couponKind", "couponUseYn", "status", "orderId", "issuedAt"}
+    assert answer["items"][1]["couponId"] == first.coupon_id
+    assert (await shop.client.get("/coupons", headers=OPERATOR)).json()["items"] == []
+
+
+async def test_coupons_come_page_by_page(shop: Shop) -> None:
     for number in range(3):
-        await world.http.request(f"STRANGE{number}", f"/nowhere/{number}")
-    text = (await world.http.get("/metrics")).text
-    assert not re.search(r"STRANGE|nowhere", text)
+        await shop.parts.coupons.issue(order_id=f"order_{number}", user_id="minji", amount=1)
+    first = (await shop.client.get("/coupons", params={"limit": 2}, headers=MINJI)).json()
+    query = {"limit": 2, "cursor": first["nextCursor"]}
+    second = (await shop.client.get("/coupons", params=query, headers=MINJI)).json()
+    assert [item["orderId"] for item in first["items"] + second["items"]] == ["order_2", "order_1", "order_0"]
+    assert second["nextCursor"] is None
+
+
+# Settlements
+
+
+async def test_an_operator_settles_a_stuck_compensation(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    shop.engine.stuck.add("refund_payment")
+    answer = await shop.client.post(f"/orders/{order_id}/settlements", json=SETTLEMENT, headers=OPERATOR)
+    assert (answer.status_code, answer.json()["orderId"]) == (202, order_id)
+    told = ("settle", order_id, "refund_payment", "skip", "ops-1", "refunded by bank transfer")
+    assert shop.engine.told == [told]
+
+
+async def test_what_is_not_stuck_cannot_be_settled(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    path = f"/orders/{order_id}/settlements"
+    is_problem(await shop.client.post(path, json=SETTLEMENT, headers=OPERATOR), 409, "not-stuck")
+    is_problem(await shop.client.post("/orders/x/settlements", json=SETTLEMENT, headers=OPERATOR), 404, "not-found")
+    shop.engine.away = True
+    is_problem(await shop.client.post(path, json=SETTLEMENT, headers=OPERATOR), 503, "engine-unavailable")
+    body = {**SETTLEMENT, "action": "forget"}
+    is_problem(await shop.client.post(path, json=body, headers=OPERATOR), 422, "invalid-request")
+
+
+# The platform
+
+
+async def test_the_process_says_that_it_is_alive_and_ready(shop: Shop) -> None:
+    assert (await shop.client.get("/livez")).json() == {"status": "alive"}
+    assert (await shop.client.get("/readyz")).json() == {"status": "ready"}
+
+
+async def test_without_its_database_the_process_is_alive_and_not_ready(shop: Shop, tmp_path: Path) -> None:
+    gone = Database(f"sqlite+aiosqlite:///{tmp_path}/no/such/directory/order.db", PoolSettings(attempts=1))
+    shop.exchange(order_database=gone)
+    assert (await shop.client.get("/livez")).status_code == 200
+    is_problem(await shop.client.get("/readyz"), 503, "database-unavailable")
+    await gone.close()
+
+
+async def test_requests_are_counted_by_route_and_never_by_what_a_stranger_sends(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    await shop.client.get(f"/orders/{order_id}", headers=MINJI)
+    await shop.client.get(f"/{order_id}/no/such/route")
+    await shop.client.request("BREW", "/products")
+    shop.engine.error = RuntimeError("boom")
+    await shop.client.post(f"/orders/{order_id}/cancel", headers=MINJI)
+    answer = await shop.client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+    for labels in (
+        'method="POST",route="/orders",status="202"',
+        'method="GET",route="/orders/{order_id}",status="200"',
+        'method="GET",route="unknown",status="404"',
+        'method="POST",route="/orders/{order_id}/cancel",status="500"',
+    ):
+        assert f"street12_http_request_seconds_count{{{labels}}} 1.0" in answer.text
+    assert order_id not in answer.text
+    assert "BREW" not in answer.text
+
+
+async def test_the_api_describes_itself(shop: Shop) -> None:
+    assert (await shop.client.get("/docs")).status_code == 200
+    paths = (await shop.client.get("/openapi.json")).json()["paths"]
+    assert paths.keys() == {
+        "/products",
+        "/products/{product_id}",
+        "/stocks/{product_id}",
+        "/stocks/{product_id}/movements",
+        "/orders",
+        "/orders/{order_id}",
+        "/orders/{order_id}/cancel",
+        "/orders/{order_id}/events",
+        "/orders/{order_id}/settlements",
+        "/deliveries/{order_id}",
+        "/deliveries/{order_id}/events",
+        "/coupons",
+    }
