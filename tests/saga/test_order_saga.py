@@ -5,12 +5,14 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import WorkflowExecutionStatus, WorkflowHistory
 
 from services.order.statuses import OrderStatus
 from tests.saga.conftest import Saga
 from tests.saga.world import Fail, Gate, LoseReply, Refuse, World
-from workflows.client import NotDeliverable, NotStuck, TooLate
+from workflows.client import CUSTOMER_ID, PRODUCT_ID, NotDeliverable, NotStuck, TooLate
+from workflows.journal import NEEDS_ATTENTION, ORDER_STATUS
 from workflows.steps import COMPENSATION_ORDER, SAGA, Step
 
 ALL = {step.do for step in SAGA}
@@ -361,6 +363,34 @@ async def test_a_status_write_that_is_refused_is_tried_again_later(long_saga: Sa
     await long_saga.let_pass(timedelta(minutes=5))
     await long_saga.world.until(reads("DeliveryStarted"))
     assert long_saga.world.events == HAPPY
+
+
+async def test_an_operator_understands_an_order_in_the_web_ui(saga: Saga) -> None:
+    await saga.go("delivery")
+    saga.world.script("revoke_coupon", Refuse("refused"))
+    await saga.start()
+    await saga.world.until(reads("CouponIssued"))
+    waiting = await _details(saga)
+    assert "**CouponIssued** · gram × 1 · 9,000,000원 · Paid" in waiting
+    assert "waits for: `start_delivery` of team **delivery**, since 2" in waiting
+    order = await saga.handle.describe()
+    assert await order.static_summary() == "gram × 1 · 9,000,000원 · goodman"
+    attributes = order.typed_search_attributes
+    assert attributes[ORDER_STATUS] == "CouponIssued"
+    assert attributes[CUSTOMER_ID] == "goodman"
+    assert attributes[PRODUCT_ID] == "2001"
+    assert attributes[NEEDS_ATTENTION] is False
+    await cancel(saga)
+    await saga.world.until(lambda world: world.state.needs_attention)
+    stuck = await _details(saga)
+    assert "**needs attention** revoke_coupon: refused" in stuck
+    assert "to settle: update `settle`" in stuck
+    assert (await saga.handle.describe()).typed_search_attributes[NEEDS_ATTENTION] is True
+
+
+async def _details(saga: Saga) -> str:
+    metadata = await saga.handle.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+    return metadata.current_details
 
 
 async def test_whoever_waits_for_the_payment_is_told_at_once(saga: Saga) -> None:
