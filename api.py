@@ -16,7 +16,6 @@ import structlog
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import ValidationError
 
 from services.delivery.deliveries import Deliveries
 from services.delivery.stock import Warehouse
@@ -39,7 +38,15 @@ from services.order.statuses import OrderStatus, PayStatus
 from services.shared.database import Database
 from services.shared.errors import ShopError
 from services.shared.logs import configure_logs
-from services.shared.settings import ApiSettings, DatabaseSettings, LogSettings, OrderSettings, PoolSettings
+from services.shared.settings import (
+    ApiSettings,
+    DatabaseSettings,
+    LogSettings,
+    OrderSettings,
+    PoolSettings,
+    WrongSetting,
+    read_settings,
+)
 from workflows.client import OrderEngine, TooLate, connect
 
 _log = structlog.get_logger(__name__)
@@ -223,7 +230,12 @@ def create_app(shop: Parts) -> FastAPI:
 
 
 async def _serve() -> None:
-    databases, pool, rules, settings = DatabaseSettings(), PoolSettings(), OrderSettings(), ApiSettings()
+    databases, pool, rules, settings = (
+        read_settings(DatabaseSettings),
+        read_settings(PoolSettings),
+        read_settings(OrderSettings),
+        read_settings(ApiSettings),
+    )
     order, delivery, marketing = (Database(databases.url(team), pool) for team in ("order", "delivery", "marketing"))
     engine = OrderEngine(await connect(lazy=True), delivery_deadline=rules.delivery_deadline)
     lease = timedelta(seconds=rules.dispatch_lease_seconds)
@@ -253,15 +265,13 @@ async def _serve() -> None:
 def main() -> int:
     """Serve until SIGTERM or SIGINT. Exit status 1 when a setting is wrong or the port is taken."""
     try:
-        configure_logs("api", LogSettings())
+        configure_logs("api", read_settings(LogSettings))
         asyncio.run(_serve())
-    except ValidationError as error:
-        for found in error.errors():
-            name = "_".join(str(part) for part in found["loc"])
-            print(f"Setting {name} is wrong: {found['msg']}.", file=sys.stderr)  # noqa: T201
+    except WrongSetting as error:
+        print(error, file=sys.stderr)  # noqa: T201  (for the person who started it)
         return 1
     except OSError as error:
-        print(f"The API cannot listen at its address: {error.strerror or error}.", file=sys.stderr)  # noqa: T201
+        print(f"The API cannot listen at its address: {error.strerror or error}.", file=sys.stderr)  # noqa: T201  (likewise)
         return 1
     return 0
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import structlog
 from aiohttp import web
-from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
@@ -44,6 +43,8 @@ from services.shared.settings import (
     PoolSettings,
     Team,
     WorkerSettings,
+    WrongSetting,
+    read_settings,
 )
 from workflows.client import OrderEngine, connect
 from workflows.order import OrderWorkflow
@@ -63,13 +64,11 @@ def main() -> int:
     team: str = parser.parse_args().team
     teams: Sequence[Team] = TEAMS if team == "all" else [named for named in TEAMS if named == team]
     try:
-        configure_logs(f"worker-{team}", LogSettings())
-        settings = WorkerSettings()
+        configure_logs(f"worker-{team}", read_settings(LogSettings))
+        settings = read_settings(WorkerSettings)
         return asyncio.run(_run(teams, settings))
-    except ValidationError as error:
-        for problem in error.errors():
-            name = "_".join(str(part) for part in problem["loc"])
-            print(f"Setting {name} is wrong: {problem['msg']}.", file=sys.stderr)  # noqa: T201
+    except WrongSetting as error:
+        print(error, file=sys.stderr)  # noqa: T201  (for the person who started it)
         return 1
 
 
@@ -124,7 +123,7 @@ async def _connected(stop: asyncio.Event) -> Client | None:
 
 
 async def _worker(team: Team, client: Client, settings: WorkerSettings, stack: AsyncExitStack) -> Worker:
-    database = Database(DatabaseSettings().url(team), PoolSettings())
+    database = Database(read_settings(DatabaseSettings).url(team), read_settings(PoolSettings))
     stack.push_async_callback(database.close)
 
     def worker(queue: str, activities: Sequence[Callable[..., Any]], **options: Any) -> Worker:
@@ -152,8 +151,8 @@ async def _worker(team: Team, client: Client, settings: WorkerSettings, stack: A
                 goods.complete_delivery,
             ],
         )
-    rules = OrderSettings()
-    provider = StripeProvider(PaymentSettings())  # pyright: ignore[reportCallIssue]  (the key comes from the environment)
+    rules = read_settings(OrderSettings)
+    provider = StripeProvider(read_settings(PaymentSettings))
     stack.push_async_callback(provider.close)
     orders = OrderActivities(Payments(database, provider), OrderBook(database))
     engine = OrderEngine(client, delivery_deadline=rules.delivery_deadline)

@@ -16,6 +16,8 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.shared import settings
+
 HOST = "127.0.0.1"
 _SQLITE_HEADER = b"SQLite format 3\0"
 _QUICK_CHECK_BELOW = 64 << 20
@@ -79,13 +81,9 @@ def stack_file(data_dir: Path) -> Path:
 def read_settings(kind: type[_SettingsT]) -> _SettingsT:
     """Settings from the environment. Raises `StackError` naming the wrong one, what it is and what is allowed."""
     try:
-        return kind()
-    except ValidationError as error:
-        wrong = error.errors(include_url=False)[0]
-        name = str(wrong["loc"][0])
-        name = name if name.isupper() else f"{kind.model_config.get('env_prefix', '')}{name}".upper()
-        given = "is not set" if wrong["type"] == "missing" else f"is {wrong['input']!r}"
-        raise StackError(f"The setting {name} {given}: {wrong['msg']}.") from None
+        return settings.read_settings(kind)
+    except settings.WrongSetting as error:
+        raise StackError(str(error)) from None
 
 
 def take_ports(wanted: Mapping[str, int]) -> dict[str, int]:

@@ -5,13 +5,32 @@ Temporal's own connection is not here: `temporalio.envconfig` reads the standard
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Team = Literal["order", "delivery", "marketing"]
 TEAMS: tuple[Team, ...] = ("order", "delivery", "marketing")
+
+
+_SettingsT = TypeVar("_SettingsT", bound=BaseSettings)
+
+
+class WrongSetting(Exception):
+    """A setting that cannot be used, in one sentence for the person who started the process."""
+
+
+def read_settings(kind: type[_SettingsT]) -> _SettingsT:
+    """Settings from the environment. Raises `WrongSetting` naming the wrong one, what it is and what is allowed."""
+    try:
+        return kind()
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        name = str(wrong["loc"][0])
+        name = name if name.isupper() else f"{kind.model_config.get('env_prefix', '')}{name}".upper()
+        given = "is not set" if wrong["type"] == "missing" else f"is {wrong['input']!r}"
+        raise WrongSetting(f"The setting {name} {given}: {wrong['msg']}.") from None
 
 
 class LogSettings(BaseSettings):

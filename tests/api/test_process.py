@@ -33,7 +33,7 @@ async def _end(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
 async def test_a_wrong_setting_ends_it_with_one_sentence() -> None:
     status, said = await _end(await _start(STREET12_API_PORT="many"))
     assert status == 1
-    assert said.startswith("Setting port is wrong:")
+    assert said.startswith("The setting STREET12_API_PORT is 'many':")
     assert said.count("\n") == 1
 
 
