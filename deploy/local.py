@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.logstream import LogStream
+from deploy.mariadb import MariaDb, MariaDbUnavailable, is_prepared, prepare
 from deploy.stack import (
     HOST,
     Stack,
@@ -50,24 +51,30 @@ SEARCH_ATTRIBUTES = {
     "NeedsAttention": "Bool",
     "CancelReason": "Keyword",
 }
+MARIADB = "mariadb"
+"""The directory of the shop's own server, in the data directory."""
 Opening = Callable[[Supervisor], Awaitable[None]]
 
 
 class Shop:
     """What runs on this machine: its addresses and its programs."""
 
-    def __init__(self, settings: StackSettings, data_dir: Path) -> None:
+    def __init__(self, settings: StackSettings, databases: DatabaseSettings, data_dir: Path) -> None:
         ports = take_ports(
             {
                 "STREET12_API_PORT": settings.api_port,
                 "STREET12_TEMPORAL_PORT": settings.temporal_port,
                 "STREET12_TEMPORAL_UI_PORT": settings.temporal_ui_port,
                 "STREET12_PAYMENT_PORT": settings.payment_port,
+                "mariadb": 0,
                 **dict.fromkeys(TEAMS, 0),  # where each team's worker tells whether it is ready
             }
         )
         self._ports = ports
         self._data_dir = data_dir
+        self.mariadb: MariaDb | None = None
+        self._on_mariadb = databases.without_url if settings.database == "mysql" else []
+        self._database_urls = {_url_of(team): databases.url(team) for team in TEAMS}
         self.urls = Urls(
             api=f"http://{HOST}:{ports['STREET12_API_PORT']}",
             temporal=f"{HOST}:{ports['STREET12_TEMPORAL_PORT']}",
@@ -75,7 +82,12 @@ class Shop:
             payments=f"http://{HOST}:{ports['STREET12_PAYMENT_PORT']}",
         )
         # A Temporal Cloud account that the person's shell is set up for is not meant here.
-        own = {name: value for name, value in os.environ.items() if not name.startswith("TEMPORAL_")}
+        # And each worker is given its own team's database alone.
+        own = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("TEMPORAL_") and name not in self._database_urls
+        }
         self._environment = {
             "STREET12_PAYMENT_KEY": "sk_test_local",
             "STREET12_LOG_FORMAT": "terminal",
@@ -93,9 +105,28 @@ class Shop:
         await together(
             supervisor.start(self.temporal()),
             supervisor.start(self.payments()),
-            supervisor.finish(self.databases()),
+            self.open_databases(supervisor),
         )
         await together(supervisor.start(*map(self.worker, TEAMS)), supervisor.start(self.api()))
+
+    async def open_databases(self, supervisor: Supervisor) -> None:
+        """Bring each team's database up to date, those on a MariaDB server of the shop's own after starting it.
+
+        Their schema is changed by the server's administrator; the workers and the API come as users who cannot.
+        Raises `StackError`.
+        """
+        owners: dict[str, str] = {}
+        if self._on_mariadb:
+            try:
+                self.mariadb = await prepare(self._data_dir / MARIADB, port=self._ports["mariadb"])
+            except MariaDbUnavailable as error:
+                raise StackError(f"STREET12_DATABASE is mysql, but {error}") from None
+            await supervisor.start(self.mariadb.program())
+            for team in self._on_mariadb:
+                access = await self.mariadb.create_database(f"street12_{team}")
+                owners[_url_of(team)] = access.owner
+                self._database_urls[_url_of(team)] = access.user
+        await supervisor.finish(self.databases(**owners))
 
     def temporal(self) -> Program:
         binary = Path(sys.executable).with_name("temporal")
@@ -125,8 +156,8 @@ class Shop:
             ready_url=f"{self.urls.payments}/healthz",
         )
 
-    def databases(self) -> Program:
-        return self._python("databases", "-m", "deploy.migrate", "--demo")
+    def databases(self, **owners: str) -> Program:
+        return self._python("databases", "-m", "deploy.migrate", "--demo", **self._database_urls | owners)
 
     def worker(self, team: Team) -> Program:
         port = self._ports[team]
@@ -136,10 +167,11 @@ class Shop:
             ready_url=f"http://{HOST}:{port}/readyz",
             STREET12_WORKER_HEALTH_PORT=str(port),
             STREET12_WORKER_LIVENESS_FILE=str(self._data_dir / "run" / f"worker-{team}.alive"),
+            **{_url_of(team): self._database_urls[_url_of(team)]},
         )
 
     def api(self) -> Program:
-        return self._python("api", "api.py", ready_url=f"{self.urls.api}/readyz")
+        return self._python("api", "api.py", ready_url=f"{self.urls.api}/readyz", **self._database_urls)
 
     def _python(self, name: str, *arguments: str, ready_url: str = "", **environment: str) -> Program:
         return Program(
@@ -190,7 +222,23 @@ async def run(data_dir: Path, urls: Urls, opening: Opening, say: Say, opened: Ca
         say("shop", "stopped")
 
 
-def what_runs_where(urls: Urls, data_dir: Path, seconds: float) -> Table:
+def check_data(settings: StackSettings, databases: DatabaseSettings, data_dir: Path) -> None:
+    """Raises `StackError` when what an earlier shop left in the data directory cannot be gone on with."""
+    files = [data_dir / databases.file(team).name for team in databases.without_url]
+    if settings.database == "mysql":
+        other, there = "sqlite", any(file.exists() for file in files)
+    else:
+        other, there = "mysql", bool(files) and is_prepared(data_dir / MARIADB)
+    if there:
+        raise StackError(
+            f"The orders in {data_dir} were taken with STREET12_DATABASE={other}: set that,"
+            " or set STREET12_DATA_DIR to another directory."
+        )
+    for file in (data_dir / "temporal.db", data_dir / "payments.db", *files):
+        check_database(file)
+
+
+def what_runs_where(urls: Urls, mariadb: MariaDb | None, data_dir: Path, seconds: float) -> Table:
     table = Table(title=f"12번가 is open ({seconds:.1f} s)", title_justify="left", show_header=False)
     table.add_row("Shop API", urls.api)
     table.add_row("… to try it", f"{urls.api}/docs")
@@ -198,10 +246,16 @@ def what_runs_where(urls: Urls, data_dir: Path, seconds: float) -> Table:
     table.add_row("… its server", urls.temporal)
     table.add_row("Payment simulator", urls.payments)
     table.add_row("… its ledger", f"{urls.payments}/ledger")
+    if mariadb is not None:
+        table.add_row("MariaDB", f"mariadb --socket={mariadb.socket}")
     table.add_row("Data", str(data_dir))
     table.add_row("A first order", "make demo, in another terminal")
     table.add_row("Stop", "Ctrl-C")
     return table
+
+
+def _url_of(team: Team) -> str:
+    return f"STREET12_{team.upper()}_DATABASE_URL"
 
 
 def main() -> int:
@@ -212,17 +266,17 @@ def main() -> int:
     say = LogStream(Console())
     try:
         settings = read_settings(StackSettings)
-        for kind in (PoolSettings, DatabaseSettings, OrderSettings, ApiSettings, WorkerSettings):
+        databases = read_settings(DatabaseSettings)
+        for kind in (PoolSettings, OrderSettings, ApiSettings, WorkerSettings):
             read_settings(kind)  # what the children will read
         with data_directory(settings.data_dir) as data_dir:
             stack_file(data_dir).unlink(missing_ok=True)
-            for name in ("temporal", "payments", *TEAMS):
-                check_database(data_dir / f"{name}.db")
-            shop = Shop(settings, data_dir)
+            check_data(settings, databases, data_dir)
+            shop = Shop(settings, databases, data_dir)
             say("shop", "opening …")
 
             def opened() -> None:
-                say.show(what_runs_where(shop.urls, data_dir, time.monotonic() - began))
+                say.show(what_runs_where(shop.urls, shop.mariadb, data_dir, time.monotonic() - began))
 
             asyncio.run(run(data_dir, shop.urls, shop.open, say, opened))
     except (StackError, ChildFailed) as error:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -40,6 +40,8 @@ class StackSettings(BaseSettings):
     temporal_port: Port = 7233
     temporal_ui_port: Port = 8233
     payment_port: Port = 12111
+    database: Literal["sqlite", "mysql"] = "sqlite"
+    """What the teams' databases run on that have no URL of their own."""
     data_dir: Path = Path(".local")
 
 

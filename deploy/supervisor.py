@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +33,15 @@ class ChildFailed(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What to run, and how to tell that it is ready: `GET ready_url` answers 200."""
+    """What to run, and how to tell that it is ready: `GET ready_url` answers 200, or `answers` says so."""
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
     directory: Path = Path()
     ready_url: str = ""
+    answers: Callable[[], Awaitable[bool]] | None = None
+    """For a program that does not speak HTTP."""
     grace_seconds: float = 35.0
     """How long it may take to stop before it is killed."""
     silent_stop: bool = False
@@ -177,7 +179,10 @@ class Child:
     async def _answers(self, http: httpx2.AsyncClient) -> None:
         while not self._ready:
             with suppress(httpx2.HTTPError):
-                self._ready = (await http.get(self.program.ready_url)).status_code == 200
+                if self.program.answers is not None:
+                    self._ready = await self.program.answers()
+                else:
+                    self._ready = (await http.get(self.program.ready_url)).status_code == 200
             if not self._ready:
                 await asyncio.sleep(self._patience.poll)
 

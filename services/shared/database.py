@@ -6,6 +6,7 @@ but talk to its session: no calls to other systems, no changes outside.
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -41,13 +42,16 @@ _log = structlog.get_logger(__name__)
 _WRITES = "street12_writes"
 # 1205 lock wait timeout, 1213 deadlock victim, 2006 server has gone away, 2013 connection lost during a query (also
 # after a COMMIT that took effect: the repetition then finds its own work by key), 2003 cannot connect, 1040 too many
-# connections, 1053 server shutting down, 2014 out of sync after a cancelled query.
-_REPEATABLE_MYSQL = frozenset({1040, 1053, 1205, 1213, 2003, 2006, 2013, 2014})
+# connections, 1053 server shutting down, 2014 out of sync after a cancelled query, 1927 connection killed, 1290 and
+# 1836 read-only (the old primary of a failover), 1021 disk full.
+_REPEATABLE_MYSQL = frozenset({1021, 1040, 1053, 1205, 1213, 1290, 1836, 1927, 2003, 2006, 2013, 2014})
 _REPEATABLE_SQLITE = (
     "database is locked",
     "database table is locked",
     "database is busy",
     "unable to open database file",
+    "database or disk is full",
+    "disk I/O error",
 )
 
 
@@ -102,18 +106,21 @@ class Database:
         await self.engine.dispose()
 
     async def _attempt(self, work: Work[T], *, writes: bool) -> T:
-        for attempt in range(1, self._settings.attempts + 1):
-            try:
-                async with asyncio.timeout(self._settings.transaction_seconds):
-                    return await self._once(work, writes=writes)
-            except (DBAPIError, PoolTimeout, TimeoutError, OSError) as error:
-                if not _is_repeatable(error):
-                    raise
-                _log.warning("transaction given up by the database", attempt=attempt, error=_cause(error))
-                if attempt == self._settings.attempts or isinstance(error, TimeoutError):
-                    raise DatabaseUnavailable(_cause(error)) from error
-            await asyncio.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**attempt)
-        raise AssertionError("unreachable")
+        cause = "no answer"
+        try:
+            async with asyncio.timeout(self._settings.transaction_seconds):
+                for attempt in range(1, self._settings.attempts + 1):
+                    try:
+                        return await self._once(work, writes=writes)
+                    except (DBAPIError, PoolTimeout, OSError) as error:
+                        if not _is_repeatable(error):
+                            raise
+                        cause = _cause(error)
+                        _log.warning("transaction given up by the database", attempt=attempt, error=cause)
+                    await asyncio.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**attempt)
+        except TimeoutError:
+            cause = f"not done within {self._settings.transaction_seconds:g} s, {cause}"
+        raise DatabaseUnavailable(cause)
 
     async def _once(self, work: Work[T], *, writes: bool) -> T:
         async with self.engine.connect() as connection:
@@ -151,6 +158,9 @@ def _engine(url: str, settings: PoolSettings) -> AsyncEngine:
     # The server must give up a lock before this process gives up the server: a client that went away is not noticed
     # while its statement waits, and what its transaction has locked would stay locked (for 50 s, or for ever).
     lock_seconds = max(1, int(settings.transaction_seconds / 2))
+    # Nor is one noticed that falls silent between two statements, for 8 hours. No connection that is still used here
+    # can be idle as long as this.
+    idle_seconds = settings.recycle_seconds + math.ceil(settings.transaction_seconds)
     return create_async_engine(
         url,
         pool_size=settings.size,
@@ -163,7 +173,8 @@ def _engine(url: str, settings: PoolSettings) -> AsyncEngine:
         connect_args={
             "connect_timeout": settings.transaction_seconds,
             "init_command": "SET time_zone = '+00:00', "
-            f"innodb_lock_wait_timeout = {lock_seconds}, lock_wait_timeout = {lock_seconds}",
+            f"innodb_lock_wait_timeout = {lock_seconds}, lock_wait_timeout = {lock_seconds}, "
+            f"wait_timeout = {idle_seconds}",
         },
     )
 

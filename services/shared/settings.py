@@ -48,9 +48,10 @@ class PoolSettings(BaseSettings):
 
     size: int = Field(default=5, ge=1)
     overflow: int = Field(default=5, ge=0)
-    recycle_seconds: int = Field(default=1800, ge=1)
+    recycle_seconds: int = Field(default=60, ge=1)
+    """The age at which a connection is replaced. A client that vanished keeps its locks a little longer than this."""
     transaction_seconds: float = Field(default=5.0, gt=0)
-    """The longest that one attempt at a transaction may take, waiting for a connection included."""
+    """The longest that a transaction may take, its repetitions and the wait for a connection included."""
     attempts: int = Field(default=5, ge=1)
     """How often a transaction that the database asks to repeat is tried in all."""
 
@@ -58,7 +59,7 @@ class PoolSettings(BaseSettings):
 class DatabaseSettings(BaseSettings):
     """Each team's own database: a URL, or else an SQLite file of its own in the data directory."""
 
-    model_config = SettingsConfigDict(env_prefix="STREET12_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STREET12_", env_ignore_empty=True, frozen=True)
 
     data_dir: Path = Path(".local")
     order_database_url: SecretStr | None = None
@@ -68,9 +69,16 @@ class DatabaseSettings(BaseSettings):
     def url(self, team: Team) -> str:
         """The SQLAlchemy URL of a team's database; it may hold a password."""
         given: SecretStr | None = getattr(self, f"{team}_database_url")
-        if given is not None:
-            return given.get_secret_value()
-        return f"sqlite+aiosqlite:///{self.data_dir.absolute() / f'{team}.db'}"
+        return given.get_secret_value() if given is not None else f"sqlite+aiosqlite:///{self.file(team).absolute()}"
+
+    def file(self, team: Team) -> Path:
+        """Where a team's database is kept that has no URL."""
+        return self.data_dir / f"{team}.db"
+
+    @property
+    def without_url(self) -> list[Team]:
+        """The teams whose database has no URL."""
+        return [team for team in TEAMS if getattr(self, f"{team}_database_url") is None]
 
 
 class PaymentSettings(BaseSettings):

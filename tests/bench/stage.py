@@ -70,7 +70,7 @@ async def stage() -> AsyncGenerator[Stage]:
     with tempfile.TemporaryDirectory(prefix="street12-bench-") as directory, _clean_environment():
         data_dir = Path(directory)
         (data_dir / "run").mkdir()
-        shop = Shop(_FREE_PORTS, data_dir)
+        shop = Shop(_FREE_PORTS, DatabaseSettings(data_dir=data_dir), data_dir)
         supervisor = Supervisor(_complain)
         os.environ |= {  # for what runs in this process
             "TEMPORAL_ADDRESS": shop.urls.temporal,
@@ -84,7 +84,7 @@ async def stage() -> AsyncGenerator[Stage]:
             await together(
                 supervisor.start(shop.temporal()),
                 supervisor.start(shop.payments()),
-                supervisor.finish(shop.databases()),
+                shop.open_databases(supervisor),
             )
             delivery = Database(DatabaseSettings().url("delivery"))
             await Warehouse(delivery).move(product_id=PRODUCT_ID, qty=_PLENTY, reason="bench", reference="bench")

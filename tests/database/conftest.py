@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from itertools import count
@@ -11,26 +9,29 @@ from pathlib import Path
 
 import pytest
 
-from deploy.mariadb import MariaDb, MariaDbUnavailable, running_mariadb
+from deploy.mariadb import Access, MariaDb, MariaDbUnavailable, prepare
+from deploy.stack import HOST, take_ports
+from deploy.supervisor import Supervisor
 from services.shared.database import Database
 from services.shared.migrations import upgrade
 from services.shared.settings import PoolSettings, Team
 
+GetServer = Callable[[], Awaitable[MariaDb]]
+NewDatabase = Callable[[Team], Awaitable[Access]]
 NewUrl = Callable[[Team], Awaitable[str]]
 _MISSING = pytest.StashKey[str]()
 _number = count(1)
 
 
 @pytest.fixture(scope="session")
-async def mariadb(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[], Awaitable[MariaDb]]]:
-    """Starts the server when the first test asks for it; the test is skipped where it cannot be had, except in CI."""
-    # Not pytest's own directory: that one is closed to the server's user.
-    directory = tempfile.mkdtemp(prefix="street12-mariadb-")
-    os.chmod(directory, 0o711)
+async def mariadb(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GetServer]:
+    """Starts the server when the first test asks for it; the test is skipped where it cannot be had, except in CI.
+
+    A server that is killed is started again.
+    """
     server: MariaDb | None = None
     lock = asyncio.Lock()
     async with AsyncExitStack() as stack:
-        stack.callback(shutil.rmtree, directory, ignore_errors=True)
 
         async def get() -> MariaDb:
             nonlocal server
@@ -38,9 +39,13 @@ async def mariadb(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[], 
                 missing = request.config.stash.get(_MISSING, None)
                 if server is None and missing is None:
                     try:
-                        server = await stack.enter_async_context(running_mariadb(Path(directory, "data")))
+                        server = await prepare(tmp_path_factory.mktemp("mariadb"), port=take_ports({"": 0})[""])
                     except MariaDbUnavailable as error:
                         missing = request.config.stash[_MISSING] = str(error)
+                    else:
+                        supervisor = Supervisor(_ignore)
+                        stack.push_async_callback(supervisor.stop, asyncio.Event())
+                        await supervisor.start(server.program())
             if server is not None:
                 return server
             if os.environ.get("CI") == "true":
@@ -48,6 +53,10 @@ async def mariadb(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[], 
             pytest.skip(f"no MariaDB: {missing}")
 
         yield get
+
+
+def _ignore(_tag: str, _line: str) -> None:
+    """The server's log is of no interest."""
 
 
 @pytest.hookimpl(trylast=True)
@@ -59,47 +68,57 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture(params=["sqlite", "mysql"])
-async def new_url(
-    request: pytest.FixtureRequest, tmp_path: Path, mariadb: Callable[[], Awaitable[MariaDb]]
-) -> AsyncIterator[NewUrl]:
+async def new_database(
+    request: pytest.FixtureRequest, tmp_path: Path, mariadb: GetServer
+) -> AsyncIterator[NewDatabase]:
     """Makes empty databases: a file, or a database on the server."""
     made: list[str] = []
 
-    async def new(team: Team) -> str:
+    async def new(team: Team) -> Access:
         name = f"{team}_{next(_number)}"
         if request.param == "sqlite":
-            return f"sqlite+aiosqlite:///{tmp_path / name}.db"
-        url = await (await mariadb()).create_database(name, name)
+            url = f"sqlite+aiosqlite:///{tmp_path / name}.db"
+            return Access(owner=url, user=url)
         made.append(name)
-        return url
+        return await (await mariadb()).create_database(name)
 
     yield new
     for name in made:
-        await (await mariadb()).execute(f"DROP DATABASE `{name}`", f"DROP USER '{name}'@'127.0.0.1'")
+        await (await mariadb()).execute(f"DROP DATABASE `{name}`", f"DROP USER '{name}'@'{HOST}'")
 
 
-async def _migrated(team: Team, new_url: NewUrl) -> AsyncIterator[Database]:
-    url = await new_url(team)
-    await asyncio.to_thread(upgrade, url, team)
+@pytest.fixture
+def new_url(new_database: NewDatabase) -> NewUrl:
+    """Makes empty databases; their owners' URLs."""
+
+    async def new(team: Team) -> str:
+        return (await new_database(team)).owner
+
+    return new
+
+
+async def _migrated(team: Team, new_database: NewDatabase) -> AsyncIterator[Database]:
+    access = await new_database(team)
+    await asyncio.to_thread(upgrade, access.owner, team)
     # Patient, because the machine that runs the tests may be busy with others; times have tests of their own.
-    database = Database(url, PoolSettings(transaction_seconds=30))
+    database = Database(access.user, PoolSettings(transaction_seconds=30))
     yield database
     await database.close()
 
 
 @pytest.fixture
-async def order_database(new_url: NewUrl) -> AsyncIterator[Database]:
-    async for database in _migrated("order", new_url):
+async def order_database(new_database: NewDatabase) -> AsyncIterator[Database]:
+    async for database in _migrated("order", new_database):
         yield database
 
 
 @pytest.fixture
-async def delivery_database(new_url: NewUrl) -> AsyncIterator[Database]:
-    async for database in _migrated("delivery", new_url):
+async def delivery_database(new_database: NewDatabase) -> AsyncIterator[Database]:
+    async for database in _migrated("delivery", new_database):
         yield database
 
 
 @pytest.fixture
-async def marketing_database(new_url: NewUrl) -> AsyncIterator[Database]:
-    async for database in _migrated("marketing", new_url):
+async def marketing_database(new_database: NewDatabase) -> AsyncIterator[Database]:
+    async for database in _migrated("marketing", new_database):
         yield database
