@@ -171,7 +171,9 @@ def _engine(url: str, settings: PoolSettings) -> AsyncEngine:
         # A row that another transaction just committed must be seen by the statement after a duplicate key.
         isolation_level="READ COMMITTED",
         connect_args={
-            "connect_timeout": settings.transaction_seconds,
+            # No timeout of aiomysql's own: it has one while connecting, and there Python 3.11 loses a cancellation that
+            # comes at the same moment as the connection, so that nothing ends the wait for the server's first word.
+            "connect_timeout": None,
             "init_command": "SET time_zone = '+00:00', "
             f"innodb_lock_wait_timeout = {lock_seconds}, lock_wait_timeout = {lock_seconds}, "
             f"wait_timeout = {idle_seconds}",

@@ -318,6 +318,27 @@ async def test_cancelled_work_leaves_nothing_and_a_usable_pool(database: Databas
     assert await on_hand(small) == {"a": 0, "b": 10}
 
 
+async def test_no_cancel_is_lost_while_a_connection_is_being_made() -> None:
+    """Whenever it comes. One that is lost leaves its task waiting for a server that says nothing."""
+    closing = asyncio.Event()
+
+    async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await closing.wait()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        database = Database(f"mysql+aiomysql://goodman@{host}:{port}/shop", PoolSettings(transaction_seconds=3600))
+        for number in range(1000):
+            ping = asyncio.create_task(database.ping())
+            asyncio.get_running_loop().call_later(number % 50 / 10_000, ping.cancel)
+            done, _ = await asyncio.wait({ping}, timeout=30)
+            ping.cancel()
+            assert done, f"the cancel of ping {number} was lost"
+        await database.close()
+        closing.set()
+
+
 async def test_a_database_that_is_away_is_said_to_be(database: Database) -> None:
     if database.engine.dialect.name == "sqlite":
         away = Database("sqlite+aiosqlite:////nowhere/street12/at-all.db", PoolSettings(attempts=2))

@@ -4,7 +4,8 @@ import asyncio
 import itertools
 import os
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,11 @@ import httpx2
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from deploy.stack import Stack
+from deploy.local import ROOT
+from deploy.stack import Stack, stack_file
 
 T = TypeVar("T")
+PORTS = ("STREET12_API_PORT", "STREET12_TEMPORAL_PORT", "STREET12_TEMPORAL_UI_PORT", "STREET12_PAYMENT_PORT")
 PATIENCE_SECONDS = 60.0
 POLL_SECONDS = 0.05
 OPERATOR = {"X-User-Id": "op", "X-Role": "operator"}
@@ -260,6 +263,49 @@ class Shop:
 
     async def _story(self, order_id: str) -> str:
         return f"{await self.order(order_id)} {await self.timeline(order_id)}"
+
+
+@asynccontextmanager
+async def open_shop(data_dir: Path, settings: Mapping[str, str]) -> AsyncGenerator[Shop]:
+    """A shop with these settings; ended as its user ends it, which must leave nothing behind."""
+    log = data_dir.with_name(f"{data_dir.name}.log")
+    own = {name: value for name, value in os.environ.items() if not name.startswith("STREET12_")}
+    with log.open("w") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "deploy.local"),
+            cwd=ROOT,
+            env={**own, **dict.fromkeys(PORTS, "0"), "STREET12_DATA_DIR": str(data_dir), **settings},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+
+        async def opened() -> bool:
+            if process.returncode is not None:
+                pytest.fail(f"the shop did not open: {log.read_text()}")
+            return stack_file(data_dir).exists()
+
+        await eventually(opened, "the shop to open")
+        urls = Stack.read(data_dir).urls
+        async with (
+            httpx2.AsyncClient(base_url=urls.api, trust_env=False, timeout=15.0) as http,
+            httpx2.AsyncClient(base_url=urls.payments, trust_env=False, timeout=15.0) as payments,
+        ):
+            assert (await http.get("/readyz")).status_code == 200
+            yield Shop(process.pid, data_dir, http, payments)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(60):
+            status = await process.wait()
+        said = log.read_text()
+        assert status == 0, said
+        assert "is killed" not in said, said
+        assert not stack_file(data_dir).exists()
+        assert not processes_with(f"STREET12_DATA_DIR={data_dir}")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def eventually(
