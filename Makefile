@@ -19,8 +19,9 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/dev.stamp ## what an order costs the engine
+bench: $(VENV)/dev.stamp ## what an order costs the engine, and MySQL beside SQLite
 	@$(BIN)/python -m tests.bench.order_cost
+	@$(BIN)/python -m tests.bench.databases
 
 lock: $(VENV)/dev.stamp ## resolve the dependencies anew
 	$(BIN)/pip install --quiet uv

@@ -74,7 +74,7 @@ class Shop:
         self._data_dir = data_dir
         self.mariadb: MariaDb | None = None
         self._on_mariadb = databases.without_url if settings.database == "mysql" else []
-        self._database_urls = {_url_of(team): databases.url(team) for team in TEAMS}
+        self.database_urls = {_url_of(team): databases.url(team) for team in TEAMS}
         self.urls = Urls(
             api=f"http://{HOST}:{ports['STREET12_API_PORT']}",
             temporal=f"{HOST}:{ports['STREET12_TEMPORAL_PORT']}",
@@ -86,7 +86,7 @@ class Shop:
         own = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("TEMPORAL_") and name not in self._database_urls
+            if not name.startswith("TEMPORAL_") and name not in self.database_urls
         }
         self._environment = {
             "STREET12_PAYMENT_KEY": "sk_test_local",
@@ -125,7 +125,7 @@ class Shop:
             for team in self._on_mariadb:
                 access = await self.mariadb.create_database(f"street12_{team}")
                 owners[_url_of(team)] = access.owner
-                self._database_urls[_url_of(team)] = access.user
+                self.database_urls[_url_of(team)] = access.user
         await supervisor.finish(self.databases(**owners))
 
     def temporal(self) -> Program:
@@ -157,7 +157,7 @@ class Shop:
         )
 
     def databases(self, **owners: str) -> Program:
-        return self._python("databases", "-m", "deploy.migrate", "--demo", **self._database_urls | owners)
+        return self._python("databases", "-m", "deploy.migrate", "--demo", **self.database_urls | owners)
 
     def worker(self, team: Team) -> Program:
         port = self._ports[team]
@@ -167,11 +167,11 @@ class Shop:
             ready_url=f"http://{HOST}:{port}/readyz",
             STREET12_WORKER_HEALTH_PORT=str(port),
             STREET12_WORKER_LIVENESS_FILE=str(self._data_dir / "run" / f"worker-{team}.alive"),
-            **{_url_of(team): self._database_urls[_url_of(team)]},
+            **{_url_of(team): self.database_urls[_url_of(team)]},
         )
 
     def api(self) -> Program:
-        return self._python("api", "api.py", ready_url=f"{self.urls.api}/readyz", **self._database_urls)
+        return self._python("api", "api.py", ready_url=f"{self.urls.api}/readyz", **self.database_urls)
 
     def _python(self, name: str, *arguments: str, ready_url: str = "", **environment: str) -> Program:
         return Program(

@@ -17,6 +17,13 @@ class UnknownProduct(NotFound):
     code: ClassVar[str] = "unknown-product"
 
 
+class MovementKeyReused(Refused):
+    """The reference stands for another movement already."""
+
+    code: ClassVar[str] = "idempotency-key-reused"
+    status: ClassVar[int] = 422
+
+
 class DeliveryCanceled(Refused):
     """The order was cancelled: its delivery must not start any more, or cannot be completed."""
 

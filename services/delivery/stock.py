@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 from services.delivery import repository
-from services.delivery.errors import OutOfStock, SaleCanceled, UnknownProduct
+from services.delivery.errors import MovementKeyReused, OutOfStock, SaleCanceled, UnknownProduct
 from services.delivery.tables import Stock, StockMovement
 from services.shared.clock import Clock, utc_now
 from services.shared.database import Database, insert_if_new
@@ -45,20 +45,24 @@ class Warehouse:
     async def move(self, *, product_id: str, qty: int, reason: str, reference: str) -> int:
         """Change a product's stock by hand (`qty` may be negative) and answer what is there then.
 
-        Once for each reference. A product that was not stocked is from now on. Raises `OutOfStock`.
+        Once for each reference. A product that was not stocked is from now on. Raises `OutOfStock`,
+        `MovementKeyReused`.
         """
 
         async def work(session: repository.AsyncSession) -> int:
             movement = self._movement(reference, MovementKind.RESTOCK, product_id, qty, reason)
-            if await insert_if_new(session, movement):
-                if qty < 0:
-                    if not await repository.take_out(session, product_id, -qty, self._clock()):
-                        raise OutOfStock(product_id)
-                elif not await repository.put_in(session, product_id, qty, self._clock()):
-                    # Not the other way round: a refused INSERT shares a lock on the row, and of many that then all
-                    # want to change it, MySQL lets one go on.
-                    await insert_if_new(session, Stock(product_id=product_id, on_hand=0, updated_at=self._clock()))
-                    await repository.put_in(session, product_id, qty, self._clock())
+            if not await insert_if_new(session, movement):
+                known = await repository.movement(session, reference, MovementKind.RESTOCK)
+                if known is None or (known.product_id, known.qty, known.reason) != (product_id, qty, reason):
+                    raise MovementKeyReused(reference)
+            elif qty < 0:
+                if not await repository.take_out(session, product_id, -qty, self._clock()):
+                    raise OutOfStock(product_id)
+            elif not await repository.put_in(session, product_id, qty, self._clock()):
+                # Not the other way round: a refused INSERT shares a lock on the row, and of many that then all want to
+                # change it, MySQL lets one go on.
+                await insert_if_new(session, Stock(product_id=product_id, on_hand=0, updated_at=self._clock()))
+                await repository.put_in(session, product_id, qty, self._clock())
             stock = await repository.stock_of(session, product_id)
             return stock.on_hand if stock else 0
 

@@ -1,12 +1,18 @@
 """What the platform asks of the API process: health and metrics."""
 
+import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from services.shared.errors import DatabaseUnavailable
+
+PENDING_SECONDS = 1.0
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 
@@ -17,6 +23,11 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.accepted = Counter(
             "street12_orders_accepted", "Orders accepted, repetitions not counted", registry=self.registry
+        )
+        self.pending_payments = Gauge(
+            "street12_payments_pending",
+            "Accepted orders whose payment is in flight; the same from every API process, NaN while it is not known",
+            registry=self.registry,
         )
         self.requests = Histogram(
             "street12_http_request_seconds",
@@ -41,6 +52,12 @@ def install_operations(app: FastAPI, metrics: Metrics) -> None:
 
     @app.get("/metrics", include_in_schema=False)
     async def exposition() -> Response:  # pyright: ignore[reportUnusedFunction]
+        pending = math.nan
+        # A database that is away must not keep the other figures back.
+        with suppress(TimeoutError, DatabaseUnavailable):
+            async with asyncio.timeout(PENDING_SECONDS):
+                pending = await app.state.parts.book.pending_payments()
+        metrics.pending_payments.set(pending)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.middleware("http")

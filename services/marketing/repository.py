@@ -23,7 +23,12 @@ async def revoke(session: AsyncSession, order_id: str, at: datetime) -> bool:
 
 async def coupons_of_owner(session: AsyncSession, user_id: str, *, limit: int, before: str | None) -> Sequence[Coupon]:
     """An owner's coupons, newest order first, starting after the order `before`."""
-    statement = select(Coupon).where(Coupon.user_id == user_id, col(Coupon.issued_at).is_not(None))
+    statement = (
+        select(Coupon)
+        .where(Coupon.user_id == user_id, col(Coupon.issued_at).is_not(None))
+        # Unasked, MySQL passes over all that is newer than `before`.
+        .with_hint(Coupon, "FORCE INDEX (ix_coupons_owner)")
+    )
     if before is not None:
         statement = statement.where(col(Coupon.order_id) < before)
     return (await session.exec(statement.order_by(col(Coupon.order_id).desc()).limit(limit))).all()

@@ -64,6 +64,7 @@ class OrderView(OrderTable, table=True):
     __table_args__: ClassVar[Any] = (
         Index("ix_order_views_user", "user_id", "order_id"),
         Index("ix_order_views_status", "order_status", "order_id"),
+        Index("ix_order_views_attention", "needs_attention", "order_id"),
         MYSQL_TABLE,
     )
 

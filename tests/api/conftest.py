@@ -11,7 +11,7 @@ import pytest
 import api
 from services.delivery.deliveries import Deliveries
 from services.delivery.stock import Warehouse
-from services.gateway import stream
+from services.gateway import operations, stream
 from services.gateway.parts import Parts
 from services.marketing.coupons import Coupons
 from services.order.acceptance import Acceptance
@@ -37,6 +37,7 @@ async def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def shop(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
     """The API with its lifespan entered, 10 pieces of tea at 4500 won and 1 pot at 90000 won."""
     monkeypatch.setattr(api, "STOCK_HINT_SECONDS", 30)  # the machine that runs the tests may be busy with others
+    monkeypatch.setattr(operations, "PENDING_SECONDS", 30)
     monkeypatch.setattr(stream, "STREAM_SECONDS", 0)
     for team in TEAMS:
         await asyncio.to_thread(shutil.copy, migrated / f"{team}.db", tmp_path)

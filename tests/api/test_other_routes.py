@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from services.order.book import OrderBook
 from services.order.statuses import EventType, OrderState, OrderStatus, PayStatus
 from services.shared.database import Database
 from services.shared.settings import PoolSettings
@@ -15,6 +16,7 @@ from tests.api.world import (
     HANEUL,
     MINJI,
     OPERATOR,
+    PLACED,
     Racing,
     Shop,
     is_problem,
@@ -158,6 +160,15 @@ async def test_a_movement_with_a_key_happens_once(shop: Shop) -> None:
         headers = {**who, "Idempotency-Key": "delivery-note-7"}
         answer = await shop.client.post("/stocks/tea/movements", json=body, headers=headers)
         assert (answer.status_code, answer.json()["onHand"]) == (201, on_hand)
+
+
+@pytest.mark.parametrize("other", [{"qty": 6, "reason": "restock"}, {"qty": 5, "reason": "found again"}])
+async def test_a_key_that_came_with_another_movement_is_refused(shop: Shop, other: dict[str, Any]) -> None:
+    headers = {**OPERATOR, "Idempotency-Key": "delivery-note-7"}
+    await shop.client.post("/stocks/tea/movements", json={"qty": 5, "reason": "restock"}, headers=headers)
+    answer = await shop.client.post("/stocks/tea/movements", json=other, headers=headers)
+    is_problem(answer, 422, "idempotency-key-reused")
+    assert await shop.parts.warehouse.on_hand("tea") == 15
 
 
 @pytest.mark.parametrize(
@@ -342,6 +353,18 @@ async def test_requests_are_counted_by_route_and_never_by_what_a_stranger_sends(
         assert f"street12_http_request_seconds_count{{{labels}}} 1.0" in answer.text
     assert order_id not in answer.text
     assert "BREW" not in answer.text
+
+
+async def test_the_payments_in_flight_are_counted(shop: Shop) -> None:
+    orders = [await shop.ordered() for _ in range(3)]
+    await shop.record(orders[0], PLACED, EventType.ORDER_PLACED)
+    assert "street12_payments_pending 2.0" in (await shop.client.get("/metrics")).text
+    gone = Database("sqlite+aiosqlite:////nowhere/order.db", PoolSettings(attempts=1))
+    shop.exchange(book=OrderBook(gone))
+    answer = await shop.client.get("/metrics")
+    assert "street12_payments_pending NaN" in answer.text
+    assert "street12_orders_accepted_total 3.0" in answer.text
+    await gone.close()
 
 
 async def test_the_api_describes_itself(shop: Shop) -> None:

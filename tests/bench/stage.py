@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from sqlmodel import col, select
 from temporalio.client import Client
@@ -28,6 +29,7 @@ from services.shared.settings import TEAMS, DatabaseSettings, Team
 from tests.bench.bare import QUEUES, BareWorkflow
 from workflows.client import OrderEngine, connect
 
+Kind = Literal["mysql", "sqlite"]
 PRODUCT_ID = "1001"
 _PLENTY = 10_000_000
 _LOOK_SECONDS = 0.02
@@ -43,11 +45,12 @@ class Stage:
     supervisor: Supervisor
 
     async def start_workers(self) -> None:
-        """A worker process for each team of the shop, and as many for the bare workflow."""
-        await together(
-            self.supervisor.start(*map(self.shop.worker, TEAMS)),
-            self.supervisor.start(*map(self._bare_worker, TEAMS)),
-        )
+        """A worker process for each team of the shop."""
+        await self.supervisor.start(*map(self.shop.worker, TEAMS))
+
+    async def start_bare_workers(self) -> None:
+        """As many for the bare workflow."""
+        await self.supervisor.start(*map(self._bare_worker, TEAMS))
 
     def _bare_worker(self, team: Team) -> Program:
         shops = self.shop.worker(team)
@@ -61,16 +64,17 @@ class Stage:
         )
 
 
-_FREE_PORTS = StackSettings(api_port=0, temporal_port=0, temporal_ui_port=0, payment_port=0)
-
-
 @asynccontextmanager
-async def stage() -> AsyncGenerator[Stage]:
-    """A stage of its own, whatever the person's shell is set up for; gone in the end with all that it kept."""
+async def stage(kind: Kind = "sqlite") -> AsyncGenerator[Stage]:
+    """A stage of its own, with the teams' databases on SQLite or MySQL, whatever the person's shell is set up for.
+
+    In the end it is gone with all that it kept.
+    """
     with tempfile.TemporaryDirectory(prefix="street12-bench-") as directory, _clean_environment():
         data_dir = Path(directory)
         (data_dir / "run").mkdir()
-        shop = Shop(_FREE_PORTS, DatabaseSettings(data_dir=data_dir), data_dir)
+        settings = StackSettings(api_port=0, temporal_port=0, temporal_ui_port=0, payment_port=0, database=kind)
+        shop = Shop(settings, DatabaseSettings(data_dir=data_dir), data_dir)
         supervisor = Supervisor(_complain)
         os.environ |= {  # for what runs in this process
             "TEMPORAL_ADDRESS": shop.urls.temporal,
@@ -86,6 +90,7 @@ async def stage() -> AsyncGenerator[Stage]:
                 supervisor.start(shop.payments()),
                 shop.open_databases(supervisor),
             )
+            os.environ |= shop.database_urls
             delivery = Database(DatabaseSettings().url("delivery"))
             await Warehouse(delivery).move(product_id=PRODUCT_ID, qty=_PLENTY, reason="bench", reference="bench")
             await delivery.close()
@@ -173,6 +178,8 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 
 def _complain(tag: str, line: str) -> None:
+    if tag == "mariadb":
+        return  # it warns of its own administrator
     if "warn" in line.lower() or "error" in line.lower() or tag == "shop":
         print(f"{tag}: {line}", file=sys.stderr)
 

@@ -8,8 +8,6 @@ import pytest
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.marketing import coupons as module
-from services.marketing import repository
 from services.marketing.coupons import CouponRevoked, Coupons
 from services.marketing.tables import Coupon
 from services.shared.database import Database
@@ -37,15 +35,6 @@ async def revoke(coupons: Coupons, order_id: str = "o1") -> bool:
     return await coupons.revoke(order_id=order_id, user_id=KIM, amount=1_000_000)
 
 
-async def test_a_coupon_is_issued_once(coupons: Coupons, marketing_database: Database) -> None:
-    first = await issue(coupons)
-    again = await asyncio.gather(*(issue(coupons) for _ in range(20)))
-    assert {coupon.coupon_id for coupon in again} == {first.coupon_id}
-    at_once = await asyncio.gather(*(issue(coupons, "o2") for _ in range(20)))
-    assert len({coupon.coupon_id for coupon in at_once}) == 1
-    assert len(await rows(marketing_database)) == 2
-
-
 async def test_a_coupon_is_revoked_once(coupons: Coupons, marketing_database: Database) -> None:
     await issue(coupons)
     assert await revoke(coupons)
@@ -69,67 +58,6 @@ async def test_a_coupon_that_comes_after_it_was_revoked_is_refused(
     with pytest.raises(CouponRevoked):
         await issue(coupons, "o2")
     assert all(coupon.revoked_at is not None for coupon in await rows(marketing_database))
-
-
-async def test_revoking_while_it_is_issued_waits_for_it(
-    coupons: Coupons, marketing_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    issuing, undoing, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    insert_if_new, revoke_row = module.insert_if_new, repository.revoke
-
-    async def watched_revoke(session: AsyncSession, order_id: str, at: datetime) -> bool:
-        undoing.set()
-        return await revoke_row(session, order_id, at)
-
-    async def watched_insert(session: AsyncSession, row: Coupon) -> bool:
-        inserted = await insert_if_new(session, row)
-        issuing.set()
-        await go_on.wait()
-        return inserted
-
-    monkeypatch.setattr(module, "insert_if_new", watched_insert)
-    monkeypatch.setattr(repository, "revoke", watched_revoke)
-    issued = asyncio.create_task(issue(coupons))
-    await issuing.wait()
-    undo = asyncio.create_task(revoke(coupons))
-    await undoing.wait()
-    go_on.set()
-    await issued
-    assert await undo
-    (coupon,) = await rows(marketing_database)
-    assert coupon.revoked_at is not None
-
-
-# On MySQL alone: SQLite lets nobody write between two statements of a transaction.
-@pytest.mark.parametrize("new_url", ["mysql"], indirect=True)
-async def test_a_coupon_that_is_issued_between_the_two_looks_is_revoked(
-    coupons: Coupons, marketing_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    insert_if_new = module.insert_if_new
-
-    async def late_insert(session: AsyncSession, row: Coupon) -> bool:
-        if row.revoked_at is not None:
-            await issue(coupons)
-        return await insert_if_new(session, row)
-
-    monkeypatch.setattr(module, "insert_if_new", late_insert)
-    assert await revoke(coupons)
-    (coupon,) = await rows(marketing_database)
-    assert coupon.revoked_at is not None
-
-
-async def test_issuing_and_revoking_at_once_leaves_all_revoked(coupons: Coupons, marketing_database: Database) -> None:
-    orders = [f"o{number}" for number in range(20)]
-    outcomes = await asyncio.gather(
-        *(issue(coupons, order) for order in orders[:10]),
-        *(revoke(coupons, order) for order in orders),
-        *(issue(coupons, order) for order in orders[10:]),
-        return_exceptions=True,
-    )
-    assert all(isinstance(outcome, CouponRevoked | bool | Coupon) for outcome in outcomes), outcomes
-    kept = await rows(marketing_database)
-    assert len(kept) == 20
-    assert all(coupon.revoked_at is not None for coupon in kept)
 
 
 async def test_text_and_time_survive_and_users_differ_by_case(marketing_database: Database) -> None:

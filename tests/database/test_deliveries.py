@@ -8,12 +8,10 @@ import pytest
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.delivery import deliveries as module
-from services.delivery import repository
 from services.delivery.deliveries import Deliveries
 from services.delivery.errors import DeliveryCanceled, DeliveryCompleted, OutOfStock, UnknownProduct
 from services.delivery.stock import Warehouse
-from services.delivery.tables import Delivery, Stock
+from services.delivery.tables import Delivery
 from services.shared.database import Database
 from services.shared.errors import NotFound
 
@@ -53,16 +51,6 @@ async def test_a_delivery_starts_once(deliveries: Deliveries, delivery_database:
     assert first.state == "Started"
 
 
-async def test_a_delivery_is_called_off_once(deliveries: Deliveries, delivery_database: Database) -> None:
-    await start(deliveries)
-    assert await cancel(deliveries)
-    assert await cancel(deliveries)
-    assert await state(delivery_database, "o1") == "Canceled"
-    await start(deliveries, "o2")
-    assert all(await asyncio.gather(*(cancel(deliveries, "o2") for _ in range(20))))
-    assert (await deliveries.of_order("o2")).state == "Canceled"
-
-
 async def test_a_delivery_that_starts_after_it_was_called_off_is_refused(
     deliveries: Deliveries, delivery_database: Database
 ) -> None:
@@ -76,64 +64,6 @@ async def test_a_delivery_that_starts_after_it_was_called_off_is_refused(
     with pytest.raises(DeliveryCanceled):
         await start(deliveries, "o2")
     assert [row.state for row in await rows(delivery_database)] == ["Canceled", "Canceled"]
-
-
-async def test_calling_off_while_it_starts_waits_for_it(
-    deliveries: Deliveries, delivery_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    starting, undoing, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    stock_of, move_delivery = repository.stock_of, repository.move_delivery
-
-    async def slow_stock_of(session: AsyncSession, product_id: str) -> Stock | None:
-        starting.set()
-        await go_on.wait()
-        return await stock_of(session, product_id)
-
-    async def watched_move(session: AsyncSession, order_id: str, *, source: str, target: str, at: datetime) -> bool:
-        undoing.set()
-        return await move_delivery(session, order_id, source=source, target=target, at=at)
-
-    monkeypatch.setattr(repository, "stock_of", slow_stock_of)
-    monkeypatch.setattr(repository, "move_delivery", watched_move)
-    beginning = asyncio.create_task(start(deliveries))
-    await starting.wait()
-    undo = asyncio.create_task(cancel(deliveries))
-    await undoing.wait()
-    go_on.set()
-    await beginning
-    assert await undo
-    assert await state(delivery_database, "o1") == "Canceled"
-
-
-# On MySQL alone: SQLite lets nobody write between two statements of a transaction.
-@pytest.mark.parametrize("new_url", ["mysql"], indirect=True)
-async def test_a_delivery_that_starts_between_the_two_looks_is_called_off(
-    deliveries: Deliveries, delivery_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    insert_if_new = module.insert_if_new
-
-    async def late_insert(session: AsyncSession, row: Delivery) -> bool:
-        if row.state == "Canceled":
-            await start(deliveries)
-        return await insert_if_new(session, row)
-
-    monkeypatch.setattr(module, "insert_if_new", late_insert)
-    assert await cancel(deliveries)
-    assert await state(delivery_database, "o1") == "Canceled"
-
-
-async def test_starting_and_calling_off_at_once_leaves_all_called_off(
-    deliveries: Deliveries, delivery_database: Database
-) -> None:
-    orders = [f"o{number}" for number in range(20)]
-    outcomes = await asyncio.gather(
-        *(start(deliveries, order) for order in orders[:10]),
-        *(cancel(deliveries, order) for order in orders),
-        *(start(deliveries, order) for order in orders[10:]),
-        return_exceptions=True,
-    )
-    assert all(isinstance(outcome, DeliveryCanceled | bool | None) for outcome in outcomes), outcomes
-    assert [row.state for row in await rows(delivery_database)] == ["Canceled"] * 20
 
 
 async def test_what_arrived_cannot_be_called_off(deliveries: Deliveries, delivery_database: Database) -> None:

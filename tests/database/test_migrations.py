@@ -1,22 +1,53 @@
-"""Each team's schema history leads from nothing to exactly what the models say, and back."""
+"""Each team's schema history leads from nothing to exactly what the models say, and back, and loses nothing on the way.
+
+Revisions come from the histories themselves: a new migration is tested without a new test.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import MetaData, inspect
-from sqlalchemy.engine import Connection
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    event,
+    insert,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from services.delivery.tables import DeliveryTable
 from services.marketing.tables import MarketingTable
+from services.order.acceptance import Acceptance, NewOrder
+from services.order.book import OrderBook
+from services.order.catalogue import Catalogue
 from services.order.tables import OrderTable
-from services.shared.migrations import downgrade, upgrade
-from services.shared.settings import TEAMS, Team
+from services.shared.database import Database, UtcDateTime
+from services.shared.migrations import config, downgrade, upgrade
+from services.shared.settings import TEAMS, PoolSettings, Team
 
+T = TypeVar("T")
+Row = Mapping[str, Any]
+Rows = dict[str, list[Row]]
 NewUrl = Callable[[Team], Awaitable[str]]
 METADATA: dict[Team, MetaData] = {
     "order": OrderTable.metadata,
@@ -25,32 +56,125 @@ METADATA: dict[Team, MetaData] = {
 }
 
 
+def history(team: Team) -> list[str]:
+    """A team's revisions, the first one first."""
+    return [revision.revision for revision in ScriptDirectory.from_config(config("", team)).walk_revisions()][::-1]
+
+
+EARLIER = [(team, revision) for team in TEAMS for revision in history(team)[:-1]]
+STEPS = [(team, *step) for team in TEAMS for step in zip(history(team), history(team)[1:], strict=False)]
+
+
+async def on(url: str, work: Callable[[Connection], T]) -> T:
+    """Do something in a transaction of its own."""
+    engine = create_async_engine(url, poolclass=NullPool)
+    async with engine.begin() as connection:
+        return await connection.run_sync(work)
+
+
 async def differences(url: str, metadata: MetaData) -> list[object]:
+    """Where the database is not what the models say."""
+
     def compare(connection: Connection) -> list[object]:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
-        return list(compare_metadata(context, metadata))
+        return [*compare_metadata(context, metadata), *(declared_checks(metadata) ^ actual_checks(connection))]
 
-    engine = create_async_engine(url, poolclass=NullPool)
-    async with engine.connect() as connection:
-        return await connection.run_sync(compare)
+    return await on(url, compare)
+
+
+def declared_checks(metadata: MetaData) -> set[tuple[str, str, str]]:
+    """The CHECKs of the models. Alembic compares none."""
+    return {
+        (table.name, str(check.name), _plain(str(check.sqltext)))
+        for table in metadata.tables.values()
+        for check in table.constraints
+        if isinstance(check, CheckConstraint)
+    }
+
+
+def actual_checks(connection: Connection) -> set[tuple[str, str, str]]:
+    inspector = inspect(connection)
+    return {
+        (table, str(check["name"]), _plain(check["sqltext"]))
+        for table in inspector.get_table_names()
+        for check in inspector.get_check_constraints(table)
+        if not check["sqltext"].startswith("json_valid")  # MariaDB's own, of a JSON column
+    }
+
+
+def _plain(condition: str) -> str:
+    return re.sub(r"[`() ]", "", condition).lower()
 
 
 async def tables(url: str) -> set[str]:
-    engine = create_async_engine(url, poolclass=NullPool)
-    async with engine.connect() as connection:
-        return set(await connection.run_sync(lambda sync: inspect(sync).get_table_names())) - {"alembic_version"}
+    return set(await on(url, lambda connection: inspect(connection).get_table_names())) - {"alembic_version"}
 
 
-async def checks(url: str, metadata: MetaData) -> set[str]:
-    """The names of the CHECK constraints, which the comparison does not look at."""
+async def reflected(url: str) -> MetaData:
+    """The tables as they are now, which is how the code of that time knows them."""
+    metadata = MetaData()
+    await on(url, metadata.reflect)
+    metadata.remove(metadata.tables["alembic_version"])
+    return metadata
 
-    def names(connection: Connection) -> set[str]:
-        inspector = inspect(connection)
-        return {str(check["name"]) for table in metadata.tables for check in inspector.get_check_constraints(table)}
 
-    engine = create_async_engine(url, poolclass=NullPool)
-    async with engine.connect() as connection:
-        return await connection.run_sync(names)
+def value(column: "Column[Any]", number: int) -> Any:
+    """Something that fits a column and is hard to keep; another for each number."""
+    kind = column.type
+    if column.nullable and number % 2:
+        return None
+    if isinstance(kind, DateTime | mysql.DATETIME):
+        return datetime(2026, 1, 1, 23, 59, 59, 123456) + timedelta(days=number)  # noqa: DTZ001 (as it is stored)
+    if isinstance(kind, JSON):
+        return {"까닭": f"품절 😢 {number}"}
+    if isinstance(kind, mysql.LONGTEXT):  # MariaDB's JSON
+        return f'{{"까닭": "품절 😢 {number}"}}'
+    if isinstance(kind, String):
+        return f"{number}녹차 🍵 {column.name}".ljust(kind.length or 0, "👩")[: kind.length]
+    if isinstance(kind, BigInteger):
+        return 2**53 + number
+    if isinstance(kind, mysql.TINYINT):
+        return number // 2 % 2
+    if isinstance(kind, Integer):
+        return 2**31 - 1 - number
+    return bool(number // 2 % 2)
+
+
+async def write(url: str, metadata: MetaData, numbers: range) -> Rows:
+    """Put rows into each table, with the columns that it has in these metadata."""
+
+    def rows(table: Table) -> list[Row]:
+        return [{column.name: value(column, number) for column in table.columns} for number in numbers]
+
+    written = {table.name: rows(table) for table in metadata.sorted_tables}
+
+    def work(connection: Connection) -> None:
+        for name, values in written.items():
+            connection.execute(insert(metadata.tables[name]), values)
+
+    await on(url, work)
+    return written
+
+
+async def read(url: str, columns: MetaData) -> Rows:
+    """All rows, with the columns that are in these metadata."""
+
+    def work(connection: Connection) -> Rows:
+        return {
+            table.name: [dict(row) for row in connection.execute(select(table)).mappings()]
+            for table in columns.sorted_tables
+        }
+
+    return await on(url, work)
+
+
+def ordered(*many: Rows) -> Rows:
+    return {name: sorted((row for rows in many for row in rows[name]), key=str) for name in many[0]}
+
+
+def test_there_are_steps_to_test() -> None:
+    assert ("order", "0001") in EARLIER
+    assert ("order", "0001", "0002") in STEPS
 
 
 @pytest.mark.parametrize("team", TEAMS)
@@ -71,4 +195,148 @@ async def test_the_history_leads_to_the_models_and_back(team: Team, new_url: New
 async def test_the_stock_has_its_check(new_url: NewUrl) -> None:
     url = await new_url("delivery")
     await asyncio.to_thread(upgrade, url, "delivery")
-    assert "ck_stock_on_hand_not_negative" in await checks(url, DeliveryTable.metadata)
+    assert ("stock", "ck_stock_on_hand_not_negative", "on_hand>=0") in await on(url, actual_checks)
+
+
+@pytest.mark.parametrize(("team", "revision"), EARLIER)
+async def test_rows_survive_the_way_to_the_newest_schema_and_back(team: Team, revision: str, new_url: NewUrl) -> None:
+    url = await new_url(team)
+    await asyncio.to_thread(upgrade, url, team, revision)
+    then = await reflected(url)
+    written = ordered(await write(url, then, range(20)))
+    assert ordered(await read(url, then)) == written
+
+    await asyncio.to_thread(upgrade, url, team)
+    assert ordered(await read(url, then)) == written
+    assert await differences(url, METADATA[team]) == []
+
+    await asyncio.to_thread(downgrade, url, team, revision)
+    assert ordered(await read(url, then)) == written
+
+    await asyncio.to_thread(downgrade, url, team, "base")
+    assert await tables(url) == set()
+
+
+@pytest.mark.parametrize(("team", "before", "after"), STEPS)
+async def test_the_code_before_a_migration_works_on_after_it(
+    team: Team, before: str, after: str, new_url: NewUrl
+) -> None:
+    """Processes of the release before run on beside the migration: what they know must stay (expand, then contract)."""
+    url = await new_url(team)
+    await asyncio.to_thread(upgrade, url, team, before)
+    known = await reflected(url)
+    old = await write(url, known, range(10))
+    await asyncio.to_thread(upgrade, url, team, after)
+    new = await write(url, known, range(10, 20))
+    assert ordered(await read(url, known)) == ordered(old, new)
+
+
+@contextmanager
+def recorded_ddl() -> Generator[list[str]]:
+    """What changes a schema, from whatever engine."""
+    sent: list[str] = []
+
+    def record(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if re.match(r"\s*(CREATE|ALTER|DROP|RENAME|TRUNCATE)\b", statement, re.IGNORECASE):
+            sent.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", record)
+    try:
+        yield sent
+    finally:
+        event.remove(Engine, "before_cursor_execute", record)
+
+
+# On MySQL alone: SQLite changes a table by copying it, and can take that back.
+@pytest.mark.parametrize("new_database", ["mysql"], indirect=True)
+@pytest.mark.parametrize(("team", "before", "after"), STEPS)
+async def test_a_migration_that_fails_leaves_nothing_half_done(
+    team: Team, before: str, after: str, new_url: NewUrl
+) -> None:
+    """MySQL commits each DDL statement by itself, so a migration after the first one has one at most."""
+    url = await new_url(team)
+    await asyncio.to_thread(upgrade, url, team, before)
+    with recorded_ddl() as up:
+        await asyncio.to_thread(upgrade, url, team, after)
+    with recorded_ddl() as down:
+        await asyncio.to_thread(downgrade, url, team, before)
+    assert len(up) <= 1
+    assert len(down) <= 1
+
+
+# On MySQL alone: SQLite knows neither engines nor character sets, and keeps moments as text.
+@pytest.mark.parametrize("new_database", ["mysql"], indirect=True)
+@pytest.mark.parametrize("team", TEAMS)
+async def test_tables_keep_every_character_case_and_microsecond(team: Team, new_url: NewUrl) -> None:
+    url = await new_url(team)
+    await asyncio.to_thread(upgrade, url, team)
+
+    def look(connection: Connection) -> tuple[dict[str, Any], dict[str, Any]]:
+        kept = connection.execute(
+            text(
+                "SELECT table_name, engine, table_collation "
+                "FROM information_schema.tables WHERE table_schema = DATABASE()"
+            )
+        )
+        columns = connection.execute(
+            text(
+                "SELECT concat(table_name, '.', column_name), character_set_name, collation_name, column_type "
+                "FROM information_schema.columns WHERE table_schema = DATABASE()"
+            )
+        )
+        return {row[0]: tuple(row[1:]) for row in kept}, {row[0]: tuple(row[1:]) for row in columns}
+
+    kept, columns = await on(url, look)
+    for table in METADATA[team].tables.values():
+        assert kept[table.name] == ("InnoDB", "utf8mb4_bin"), table
+        for column in table.columns:
+            charset, collation, kind = columns[str(column)]
+            if isinstance(column.type, String):
+                assert (charset, collation) == ("utf8mb4", "utf8mb4_bin"), column
+            if isinstance(column.type, UtcDateTime):
+                assert kind == "datetime(6)", column
+
+
+async def test_orders_are_accepted_while_the_schema_changes(new_url: NewUrl) -> None:
+    """With the code of today, on the schema before the last migration and on that after it."""
+    url = await new_url("order")
+    previous = history("order")[-2]
+    await asyncio.to_thread(upgrade, url, "order", previous)
+    database = Database(url, PoolSettings(transaction_seconds=30))
+    await Catalogue(database).put(product_id="tea", product_name="녹차", product_price=1000)
+    acceptance = Acceptance(database, lease=timedelta(seconds=10))
+    request = NewOrder(
+        product_id="tea", qty=1, username="김하늘", address="서울", phone_no="010", payment_method="pm_card_visa"
+    )
+    open_for_orders = True
+    accepted: list[str] = []
+    more = asyncio.Condition()
+
+    async def customer(user_id: str) -> None:
+        while open_for_orders:
+            answer = await acceptance.accept(user_id=user_id, idempotency_key=str(len(accepted)), request=request)
+            async with more:
+                accepted.append(answer.order.order_id)
+                more.notify_all()
+
+    async def at_work() -> None:
+        """Until some more orders were accepted."""
+        goal = len(accepted) + 30
+        async with more:
+            await more.wait_for(lambda: len(accepted) >= goal)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(10):
+            group.create_task(customer(f"user-{number}"))
+        for _ in range(3):
+            await at_work()
+            await asyncio.to_thread(upgrade, url, "order")
+            await at_work()
+            await asyncio.to_thread(downgrade, url, "order", previous)
+        await asyncio.to_thread(upgrade, url, "order")
+        await at_work()
+        open_for_orders = False
+
+    found = await OrderBook(database).list(limit=2 * len(accepted))
+    assert sorted(reading.order.order_id for reading in found) == sorted(accepted)
+    await database.close()

@@ -9,7 +9,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.delivery import repository, stock
 from services.delivery.errors import OutOfStock, SaleCanceled, UnknownProduct
 from services.delivery.stock import Warehouse
 from services.delivery.tables import Stock, StockMovement
@@ -42,23 +41,6 @@ async def test_opening_twice_keeps_the_first(warehouse: Warehouse, delivery_data
     await assert_stock(delivery_database, 10)
 
 
-async def test_a_sale_happens_once(warehouse: Warehouse, delivery_database: Database) -> None:
-    await warehouse.sell(order_id="o1", product_id=TEA, qty=3)
-    await warehouse.sell(order_id="o1", product_id=TEA, qty=3)
-    await asyncio.gather(*(warehouse.sell(order_id="o2", product_id=TEA, qty=2) for _ in range(20)))
-    await assert_stock(delivery_database, 5)
-
-
-async def test_a_sale_is_undone_once(warehouse: Warehouse, delivery_database: Database) -> None:
-    await warehouse.sell(order_id="o1", product_id=TEA, qty=3)
-    assert await warehouse.restore(order_id="o1", product_id=TEA)
-    assert await warehouse.restore(order_id="o1", product_id=TEA)
-    await assert_stock(delivery_database, 10)
-    await warehouse.sell(order_id="o2", product_id=TEA, qty=3)
-    assert all(await asyncio.gather(*(warehouse.restore(order_id="o2", product_id=TEA) for _ in range(20))))
-    await assert_stock(delivery_database, 10)
-
-
 async def test_a_sale_that_comes_after_its_undo_is_refused(warehouse: Warehouse, delivery_database: Database) -> None:
     assert not await warehouse.restore(order_id="o1", product_id=TEA)
     assert not await warehouse.restore(order_id="o1", product_id=TEA)
@@ -69,46 +51,6 @@ async def test_a_sale_that_comes_after_its_undo_is_refused(warehouse: Warehouse,
     with pytest.raises(SaleCanceled):
         await warehouse.sell(order_id="o2", product_id=TEA, qty=3)
     assert not await warehouse.restore(order_id="o1", product_id=TEA)
-    await assert_stock(delivery_database, 10)
-
-
-async def test_an_undo_while_the_sale_is_being_made_waits_for_it(
-    warehouse: Warehouse, delivery_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    selling, undoing, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    take_out, insert_if_new = repository.take_out, stock.insert_if_new
-
-    async def slow_take_out(session: AsyncSession, product_id: str, qty: int, at: datetime) -> bool:
-        selling.set()
-        await go_on.wait()
-        return await take_out(session, product_id, qty, at)
-
-    async def watched_insert(session: AsyncSession, row: StockMovement) -> bool:
-        if row.qty == 0:
-            undoing.set()
-        return await insert_if_new(session, row)
-
-    monkeypatch.setattr(repository, "take_out", slow_take_out)
-    monkeypatch.setattr(stock, "insert_if_new", watched_insert)
-    sale = asyncio.create_task(warehouse.sell(order_id="o1", product_id=TEA, qty=3))
-    await selling.wait()
-    undo = asyncio.create_task(warehouse.restore(order_id="o1", product_id=TEA))
-    await undoing.wait()
-    go_on.set()
-    await sale
-    assert await undo
-    await assert_stock(delivery_database, 10)
-
-
-async def test_sales_and_their_undos_at_once_leave_nothing(warehouse: Warehouse, delivery_database: Database) -> None:
-    orders = [f"o{number}" for number in range(20)]
-    outcomes = await asyncio.gather(
-        *(warehouse.sell(order_id=order, product_id=TEA, qty=1) for order in orders[:10]),
-        *(warehouse.restore(order_id=order, product_id=TEA) for order in orders),
-        *(warehouse.sell(order_id=order, product_id=TEA, qty=1) for order in orders[10:]),
-        return_exceptions=True,
-    )
-    assert all(isinstance(outcome, SaleCanceled | bool | None) for outcome in outcomes), outcomes
     await assert_stock(delivery_database, 10)
 
 

@@ -1,0 +1,127 @@
+"""The order book on a real database: the view only goes forward, the timeline has no gaps, readers see their own."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from services.order.acceptance import Acceptance
+from services.order.book import OrderBook
+from services.order.statuses import EventType, OrderState, OrderStatus, PayStatus, TimelineEntry
+from services.shared.database import Database
+from services.shared.errors import NotFound
+from tests.database.orders import NOON, HeldClock, accept, selling_tea
+
+
+@pytest.fixture
+async def acceptance(order_database: Database) -> Acceptance:
+    return await selling_tea(order_database, HeldClock())
+
+
+def entry(version: int, type: EventType, **detail: str) -> TimelineEntry:
+    return TimelineEntry(version=version, type=type, at=NOON + timedelta(seconds=version), detail=detail)
+
+
+PLACED = OrderState(order_status=OrderStatus.ORDER_PLACED, pay_status=PayStatus.PAID)
+ISSUED = replace(
+    PLACED, order_status=OrderStatus.COUPON_ISSUED, coupon_id="c1", coupon_kind="Bronze", coupon_use_yn="N"
+)
+
+
+async def test_what_is_recorded_is_read(acceptance: Acceptance, order_database: Database) -> None:
+    book = OrderBook(order_database)
+    order_id = (await accept(acceptance)).order.order_id
+    timeline = [entry(2, EventType.ORDER_PLACED), entry(3, EventType.COUPON_ISSUED, couponId="c1")]
+    for _ in range(2):
+        await book.record(order_id=order_id, state=ISSUED, timeline=timeline[::-1])
+    view = (await book.get(order_id)).view
+    assert (view.order_status, view.pay_status, view.version) == ("CouponIssued", "Paid", 3)
+    assert (view.coupon_id, view.coupon_kind, view.coupon_use_yn) == ("c1", "Bronze", "N")
+    assert view.updated_at == NOON + timedelta(seconds=3)
+    events = await book.timeline(order_id)
+    assert [(e.version, e.type, e.detail) for e in events] == [
+        (1, "OrderReceived", {}),
+        (2, "OrderPlaced", {}),
+        (3, "CouponIssued", {"couponId": "c1"}),
+    ]
+    assert [e.version for e in await book.timeline(order_id, after=2)] == [3]
+
+
+async def test_a_late_record_fills_the_timeline_and_leaves_the_view(
+    acceptance: Acceptance, order_database: Database
+) -> None:
+    book = OrderBook(order_database)
+    order_id = (await accept(acceptance)).order.order_id
+    await book.record(order_id=order_id, state=ISSUED, timeline=[entry(3, EventType.COUPON_ISSUED)])
+    # Some of it is there already, some is not.
+    late = [entry(2, EventType.ORDER_PLACED), entry(3, EventType.STOCK_ADJUSTED), entry(1, EventType.DELIVERED)]
+    await book.record(order_id=order_id, state=PLACED, timeline=late)
+    await book.record(order_id=order_id, state=PLACED, timeline=late[:1])
+    await book.record(order_id=order_id, state=PLACED, timeline=[])
+    view = (await book.get(order_id)).view
+    assert (view.order_status, view.version) == ("CouponIssued", 3)
+    events = await book.timeline(order_id)
+    assert [e.type for e in events] == ["OrderReceived", "OrderPlaced", "CouponIssued"]
+
+
+async def test_records_in_any_order_and_at_once_end_the_same(acceptance: Acceptance, order_database: Database) -> None:
+    book = OrderBook(order_database)
+    order_id = (await accept(acceptance)).order.order_id
+    timeline = [entry(version, EventType.ATTENTION_RAISED) for version in range(2, 12)]
+    records = [
+        book.record(
+            order_id=order_id,
+            state=ISSUED if upto == len(timeline) else PLACED,
+            timeline=timeline[max(0, upto - 3) : upto],
+        )
+        for upto in (10, 3, 7, 1, 9, 5, 2, 8, 4, 6)
+    ]
+    await asyncio.gather(*records)
+    view = (await book.get(order_id)).view
+    assert (view.version, view.order_status) == (11, "CouponIssued")
+    assert [e.version for e in await book.timeline(order_id)] == list(range(1, 12))
+
+
+async def test_an_order_is_shown_to_its_owner_alone(acceptance: Acceptance, order_database: Database) -> None:
+    book = OrderBook(order_database)
+    order = (await accept(acceptance)).order
+    assert (await book.get(order.order_id, user_id="u1")).order == order
+    for user_id in ("u2", "U1", ""):
+        with pytest.raises(NotFound):
+            await book.get(order.order_id, user_id=user_id)
+    with pytest.raises(NotFound):
+        await book.get("order_unknown")
+
+
+async def test_orders_are_listed_newest_first_and_page_by_page(
+    acceptance: Acceptance, order_database: Database
+) -> None:
+    book = OrderBook(order_database)
+    mine = [(await accept(acceptance, f"k{number}")).order.order_id for number in range(5)]
+    others = (await accept(acceptance, user_id="u2")).order.order_id
+    await book.record(order_id=mine[1], state=PLACED, timeline=[entry(2, EventType.ORDER_PLACED)])
+    flagged = replace(PLACED, needs_attention=True)
+    await book.record(order_id=mine[3], state=flagged, timeline=[entry(2, EventType.ATTENTION_RAISED)])
+
+    async def listed(
+        *,
+        user_id: str | None = None,
+        order_status: str | None = None,
+        needs_attention: bool | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[str]:
+        found = await book.list(
+            user_id=user_id, order_status=order_status, needs_attention=needs_attention, limit=limit, before=before
+        )
+        assert all(reading.order.order_id == reading.view.order_id for reading in found)
+        return [reading.order.order_id for reading in found]
+
+    assert await listed() == [others, *mine[::-1]]
+    assert await listed(user_id="u1", limit=2) == mine[:2:-1]
+    assert await listed(user_id="u1", limit=2, before=mine[3]) == [mine[2], mine[1]]
+    assert await listed(order_status="OrderPlaced") == [mine[3], mine[1]]
+    assert await listed(order_status="OrderPlaced", needs_attention=True) == [mine[3]]
+    assert await listed(user_id="u1", needs_attention=False) == [mine[4], mine[2], mine[1], mine[0]]
+    assert await listed(user_id="u3") == []
