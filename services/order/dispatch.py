@@ -28,7 +28,10 @@ class Inbox:
         self._clock = clock
 
     async def claim(self, limit: int) -> Sequence[Order]:
-        """Take up to so many orders that belong to nobody, those that waited longest first."""
+        """Take up to so many orders that belong to nobody, those that waited longest first.
+
+        What was taken by a commit whose reply was lost is not answered: it belongs to nobody once its lease has run out.
+        """
         now = self._clock()
         until = now + self.lease
         found = await self._database.read(lambda session: repository.claimable(session, now, limit))

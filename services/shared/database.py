@@ -126,7 +126,11 @@ class Database:
         async with self.engine.connect() as connection:
             await connection.execution_options(**{_WRITES: writes})
             async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
-                return await work(session)
+                try:
+                    return await work(session)
+                except asyncio.CancelledError:
+                    await connection.invalidate()  # there is no time left to ask for a rollback
+                    raise
 
 
 async def insert_if_new(session: AsyncSession, row: SQLModel) -> bool:
@@ -150,6 +154,7 @@ def _engine(url: str, settings: PoolSettings) -> AsyncEngine:
             url,
             pool_size=settings.size,
             max_overflow=settings.overflow,
+            pool_reset_on_return=None,
             connect_args={"timeout": settings.transaction_seconds / 2},  # a lock that is not had leaves time to say so
         )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
@@ -168,6 +173,9 @@ def _engine(url: str, settings: PoolSettings) -> AsyncEngine:
         pool_timeout=settings.transaction_seconds,
         pool_recycle=settings.recycle_seconds,
         pool_pre_ping=True,
+        # A unit of work ends its transaction itself, in its time. The pool's own ROLLBACK has no time limit: asked of a
+        # silent server, it would keep the connection for ever.
+        pool_reset_on_return=None,
         # A row that another transaction just committed must be seen by the statement after a duplicate key.
         isolation_level="READ COMMITTED",
         connect_args={

@@ -11,7 +11,7 @@ import pytest
 
 from deploy.mariadb import Access, MariaDb, MariaDbUnavailable, prepare
 from deploy.stack import HOST, take_ports
-from deploy.supervisor import Supervisor
+from deploy.supervisor import Patience, Supervisor
 from services.shared.database import Database
 from services.shared.migrations import upgrade
 from services.shared.settings import PoolSettings, Team
@@ -43,7 +43,7 @@ async def mariadb(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
                     except MariaDbUnavailable as error:
                         missing = request.config.stash[_MISSING] = str(error)
                     else:
-                        supervisor = Supervisor(_ignore)
+                        supervisor = Supervisor(_ignore, patience=Patience(longest_pause=0.25))
                         stack.push_async_callback(supervisor.stop, asyncio.Event())
                         await supervisor.start(server.program())
             if server is not None:
