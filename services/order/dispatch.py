@@ -30,7 +30,7 @@ class Inbox:
     async def claim(self, limit: int) -> Sequence[Order]:
         """Take up to so many orders that belong to nobody, those that waited longest first.
 
-        What was taken by a commit whose reply was lost is not answered: it belongs to nobody once its lease has run out.
+        What a commit took whose reply was lost is not answered; it belongs to nobody once its lease has run out.
         """
         now = self._clock()
         until = now + self.lease
