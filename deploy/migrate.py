@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from deploy.seed import seed
 from deploy.stack import StackError, read_settings
-from services.shared.errors import ShopError
+from services.shared.errors import DatabaseUnavailable, ShopError
 from services.shared.migrations import MigrationRunning, upgrade
 from services.shared.settings import TEAMS, DatabaseSettings, Team
 
@@ -25,7 +25,7 @@ def migrate(team: Team, settings: DatabaseSettings) -> None:
         if address.get_backend_name() == "sqlite" and address.database:
             Path(address.database).parent.mkdir(parents=True, exist_ok=True)
         upgrade(settings.url(team), team)
-    except (CommandError, MigrationRunning, SQLAlchemyError, OSError, ImportError) as error:
+    except (CommandError, MigrationRunning, DatabaseUnavailable, SQLAlchemyError, OSError, ImportError) as error:
         why = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()[0]
         where = _without_password(settings.url(team))
         raise StackError(f"The {team} team's database ({where}) cannot be brought up to date: {why}") from None

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import event, insert
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection, Dialect
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.types import DateTime, TypeDecorator
@@ -42,9 +42,12 @@ _log = structlog.get_logger(__name__)
 _WRITES = "street12_writes"
 # 1205 lock wait timeout, 1213 deadlock victim, 2006 server has gone away, 2013 connection lost during a query (also
 # after a COMMIT that took effect: the repetition then finds its own work by key), 2003 cannot connect, 1040 too many
-# connections, 1053 server shutting down, 2014 out of sync after a cancelled query, 1927 connection killed, 1290 and
-# 1836 read-only (the old primary of a failover), 1021 disk full.
-_REPEATABLE_MYSQL = frozenset({1021, 1040, 1053, 1205, 1213, 1290, 1836, 1927, 2003, 2006, 2013, 2014})
+# connections, 1203 and 1226 of this user, 1053 server shutting down, 1317 query and 1927 connection killed, 2014 out of
+# sync after a cancelled query, 1290 and 1836 read-only (the old primary of a failover), 1021 disk full.
+_REPEATABLE_MYSQL = frozenset(
+    {1021, 1040, 1053, 1203, 1205, 1213, 1226, 1290, 1317, 1836, 1927, 2003, 2006, 2013, 2014}
+)
+_CHECK_VIOLATED = frozenset({3819, 4025})  # MySQL's number and MariaDB's; the drivers call it operational
 _REPEATABLE_SQLITE = (
     "database is locked",
     "database table is locked",
@@ -113,10 +116,12 @@ class Database:
                     try:
                         return await self._once(work, writes=writes)
                     except (DBAPIError, PoolTimeout, OSError) as error:
-                        if not _is_repeatable(error):
+                        if _is_ours(error):
                             raise
                         cause = _cause(error)
                         _log.warning("transaction given up by the database", attempt=attempt, error=cause)
+                        if attempt == self._settings.attempts or not _is_repeatable(error):
+                            break
                     await asyncio.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**attempt)
         except TimeoutError:
             cause = f"not done within {self._settings.transaction_seconds:g} s, {cause}"
@@ -125,12 +130,17 @@ class Database:
     async def _once(self, work: Work[T], *, writes: bool) -> T:
         async with self.engine.connect() as connection:
             await connection.execution_options(**{_WRITES: writes})
-            async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
-                try:
-                    return await work(session)
-                except asyncio.CancelledError:
-                    await connection.invalidate()  # there is no time left to ask for a rollback
-                    raise
+            try:
+                async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
+                    try:
+                        return await work(session)
+                    except asyncio.CancelledError:
+                        await connection.invalidate()  # there is no time left to ask for a rollback
+                        raise
+            except DBAPIError:
+                # A COMMIT that the database refuses leaves the transaction open; nobody else may come into it.
+                await connection.invalidate()
+                raise
 
 
 async def insert_if_new(session: AsyncSession, row: SQLModel) -> bool:
@@ -204,18 +214,28 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _is_repeatable(error: Exception) -> bool:
+def _is_ours(error: Exception) -> bool:
+    """Whether the database did its part: what it refused is wrong, and waiting changes nothing."""
     if isinstance(error, OperationalError):
-        first = error.orig.args[0] if error.orig and error.orig.args else None
-        return first in _REPEATABLE_MYSQL or str(first).startswith(_REPEATABLE_SQLITE)
-    if isinstance(error, DBAPIError):
-        return error.connection_invalidated
+        return _number(error) in _CHECK_VIOLATED
+    return isinstance(error, DBAPIError) and not (error.connection_invalidated or isinstance(error, InternalError))
+
+
+def _is_repeatable(error: Exception) -> bool:
+    """Whether the database asks for the whole transaction once more, or may be back in a moment."""
+    if isinstance(error, DBAPIError) and not error.connection_invalidated:
+        number = _number(error)
+        return number in _REPEATABLE_MYSQL or str(number).startswith(_REPEATABLE_SQLITE)
     return True
 
 
+def _number(error: DBAPIError) -> object:
+    """MySQL's number of an error; SQLite has only a message."""
+    return error.orig.args[0] if error.orig and error.orig.args else None
+
+
 def _is_duplicate(error: IntegrityError) -> bool:
-    arguments = error.orig.args if error.orig else ()
-    return bool(arguments) and (arguments[0] == 1062 or str(arguments[0]).startswith("UNIQUE constraint failed"))
+    return _number(error) == 1062 or str(_number(error)).startswith("UNIQUE constraint failed")
 
 
 def _cause(error: Exception) -> str:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.shared.database import Database
 
 _PATIENCE_SECONDS = 60
+_pause = time.sleep
 _LOCKED = (1205, "database is locked")
 
 
@@ -26,7 +27,8 @@ class MigrationRunning(Exception):
 def upgrade(url: str, team: str, revision: str = "head") -> None:
     """Bring a team's database up to `revision`. Does nothing where it is there already.
 
-    Safe beside a shop that works and beside other migrations of the same database: see `docs/data.md`.
+    Safe beside a shop that works and beside other migrations of the same database: see `docs/data.md`. Raises
+    `DatabaseUnavailable`, `MigrationRunning`.
     """
     _patiently(command.upgrade, config(url, team), revision)
 
@@ -63,7 +65,7 @@ def _patiently(step: Callable[[Config, str], None], configuration: Config, revis
             locked = error.orig is not None and error.orig.args[:1] in [(sign,) for sign in _LOCKED]
             if not locked or time.monotonic() > deadline:
                 raise
-        time.sleep(random.uniform(0.2, 1.0))
+        _pause(random.uniform(0.2, 1.0))
 
 
 async def _run(metadata: MetaData) -> None:
@@ -77,6 +79,7 @@ async def _run(metadata: MetaData) -> None:
         context.run_migrations()
 
     try:
+        await database.ping()  # in its time; what follows may take long
         # On SQLite all of it is one transaction. MySQL commits with each DDL statement what came before it, the note
         # of the previous migration too; this one's at the end.
         async with database.engine.begin() as connection:
