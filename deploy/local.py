@@ -240,6 +240,8 @@ def check_data(settings: StackSettings, databases: DatabaseSettings, data_dir: P
 
 def what_runs_where(urls: Urls, mariadb: MariaDb | None, data_dir: Path, seconds: float) -> Table:
     table = Table(title=f"12번가 is open ({seconds:.1f} s)", title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # whole, to be copied
     table.add_row("Shop API", urls.api)
     table.add_row("… to try it", f"{urls.api}/docs")
     table.add_row("Temporal Web UI", urls.temporalUi)

@@ -132,12 +132,7 @@ async def prepare(data_dir: Path, *, port: int) -> MariaDb:
 
     Raises `MariaDbUnavailable`.
     """
-    binary = _which("mariadbd")
-    if binary is None:
-        await _install()
-        binary = _which("mariadbd")
-    if binary is None:
-        raise MariaDbUnavailable("there is no mariadbd on this machine; install the package mariadb-server")
+    binary = await find_server()
     if not is_prepared(data_dir):
         await _make_system_tables(data_dir)
     return MariaDb(binary=binary, data_dir=data_dir, port=port)
@@ -145,7 +140,18 @@ async def prepare(data_dir: Path, *, port: int) -> MariaDb:
 
 def is_prepared(data_dir: Path) -> bool:
     """Whether a server's files are there."""
-    return _mark(data_dir).exists()
+    return data_dir.exists()
+
+
+async def find_server() -> str:
+    """Where the server's program is, installed where it is missing and may be. Raises `MariaDbUnavailable`."""
+    binary = _which("mariadbd")
+    if binary is None:
+        await _install()
+        binary = _which("mariadbd")
+    if binary is None:
+        raise MariaDbUnavailable("there is no mariadbd on this machine; install the package mariadb-server")
+    return binary
 
 
 async def _install() -> None:
@@ -179,34 +185,36 @@ async def _make_system_tables(data_dir: Path) -> None:
     program = _which("mariadb-install-db")
     if program is None:
         raise MariaDbUnavailable("there is no mariadb-install-db beside mariadbd; install the package mariadb-server")
-    _make_private(data_dir)
+    new = data_dir.with_name(f"{data_dir.name}.new")  # a first time that was cut off is begun again
+    _make_empty(new)
     await _run(
         program,
         "--no-defaults",
         f"--user={_administrator()}",
-        f"--datadir={data_dir}",
+        "--datadir=.",  # it cannot cope with a blank in the path
         # The one account that may do everything is this system user's: told by the socket, without a password.
         "--auth-root-authentication-method=socket",
         f"--auth-root-socket-user={_administrator()}",
         "--skip-test-db",
         "--skip-name-resolve",
+        directory=new,
     )
-    _mark(data_dir).touch()  # only now: a first time that was cut off is repeated
+    new.rename(data_dir)
 
 
-def _make_private(directory: Path) -> None:
-    directory.mkdir(exist_ok=True)
-    directory.chmod(0o700)
+def _make_empty(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o700)
 
 
-async def _run(*command: str, environment: dict[str, str] | None = None) -> None:
+async def _run(*command: str, environment: dict[str, str] | None = None, directory: Path = Path("/")) -> None:
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=environment,
-        cwd="/",
+        cwd=directory,
     )
     output, _ = await process.communicate()
     if process.returncode != 0:
@@ -220,7 +228,3 @@ def _which(program: str) -> str | None:
 
 def _administrator() -> str:
     return pwd.getpwuid(os.geteuid()).pw_name
-
-
-def _mark(data_dir: Path) -> Path:
-    return data_dir / "street12-ready"

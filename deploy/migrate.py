@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alembic.util import CommandError
 from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from deploy.seed import seed
 from deploy.stack import StackError, read_settings
@@ -27,7 +27,7 @@ def migrate(team: Team, settings: DatabaseSettings) -> None:
         upgrade(settings.url(team), team)
     except (CommandError, MigrationRunning, DatabaseUnavailable, SQLAlchemyError, OSError, ImportError) as error:
         why = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()[0]
-        where = _without_password(settings.url(team))
+        where = make_url(settings.url(team)).render_as_string(hide_password=True)
         raise StackError(f"The {team} team's database ({where}) cannot be brought up to date: {why}") from None
     print(f"The {team} team's database is up to date ({time.monotonic() - began:.1f} s)", flush=True)
 
@@ -48,13 +48,6 @@ def main() -> int:
         print(f"street12: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _without_password(url: str) -> str:
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return "an address that cannot be read"
 
 
 if __name__ == "__main__":

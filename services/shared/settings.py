@@ -7,13 +7,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 Team = Literal["order", "delivery", "marketing"]
 TEAMS: tuple[Team, ...] = ("order", "delivery", "marketing")
 
 
+_DRIVERS = ("mysql+aiomysql", "sqlite+aiosqlite")
 _SettingsT = TypeVar("_SettingsT", bound=BaseSettings)
 
 
@@ -30,13 +33,15 @@ def read_settings(kind: type[_SettingsT]) -> _SettingsT:
         name = str(wrong["loc"][0])
         name = name if name.isupper() else f"{kind.model_config.get('env_prefix', '')}{name}".upper()
         given = "is not set" if wrong["type"] == "missing" else f"is {wrong['input']!r}"
-        raise WrongSetting(f"The setting {name} {given}: {wrong['msg']}.") from None
+        if str(wrong["loc"][0]).endswith("_url"):
+            given = "cannot be used"  # it may hold a password
+        raise WrongSetting(f"The setting {name} {given}: {wrong['msg'].removeprefix('Value error, ')}.") from None
 
 
 class LogSettings(BaseSettings):
     """How a process logs (`STREET12_LOG_…`): JSON unless a person reads it on a terminal."""
 
-    model_config = SettingsConfigDict(env_prefix="STREET12_LOG_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STREET12_LOG_", env_ignore_empty=True, frozen=True)
 
     format: Literal["auto", "json", "terminal"] = "auto"
 
@@ -44,7 +49,7 @@ class LogSettings(BaseSettings):
 class PoolSettings(BaseSettings):
     """How a process uses a database (`STREET12_POOL_…`). Times are in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="STREET12_POOL_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STREET12_POOL_", env_ignore_empty=True, frozen=True)
 
     size: int = Field(default=5, ge=1)
     overflow: int = Field(default=5, ge=0)
@@ -66,6 +71,22 @@ class DatabaseSettings(BaseSettings):
     delivery_database_url: SecretStr | None = None
     marketing_database_url: SecretStr | None = None
 
+    @field_validator("order_database_url", "delivery_database_url", "marketing_database_url")
+    @classmethod
+    def _can_be_used(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                url = make_url(value.get_secret_value())
+            except (ArgumentError, ValueError):
+                url = None
+            # An @ in the database's name is one of the password that was not encoded.
+            if url is None or url.drivername not in _DRIVERS or (url.port or 0) > 65535 or "@" in (url.database or ""):
+                raise ValueError(
+                    "it must be mysql+aiomysql://user:password@host:port/name or sqlite+aiosqlite:////absolute/path,"
+                    " special characters of the password percent-encoded"
+                )
+        return value
+
     def url(self, team: Team) -> str:
         """The SQLAlchemy URL of a team's database; it may hold a password."""
         given: SecretStr | None = getattr(self, f"{team}_database_url")
@@ -84,7 +105,7 @@ class DatabaseSettings(BaseSettings):
 class PaymentSettings(BaseSettings):
     """The payment provider (`STREET12_PAYMENT_…`). Stripe itself, or something that speaks its wire."""
 
-    model_config = SettingsConfigDict(env_prefix="STREET12_PAYMENT_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STREET12_PAYMENT_", env_ignore_empty=True, frozen=True)
 
     url: str = "https://api.stripe.com"
     key: SecretStr
@@ -95,7 +116,7 @@ class PaymentSettings(BaseSettings):
 class OrderSettings(BaseSettings):
     """The order team's rules that a shop may want to set (`STREET12_…`)."""
 
-    model_config = SettingsConfigDict(env_prefix="STREET12_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STREET12_", env_ignore_empty=True, frozen=True)
 
     delivery_deadline_hours: float = Field(default=24 * 7, gt=0)
     """An order not delivered this long after its delivery started is flagged for a person."""
@@ -112,7 +133,7 @@ class OrderSettings(BaseSettings):
 class ApiSettings(BaseSettings):
     """The HTTP process (`STREET12_API_…`)."""
 
-    model_config = SettingsConfigDict(env_prefix="STREET12_API_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STREET12_API_", env_ignore_empty=True, frozen=True)
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -123,7 +144,7 @@ class ApiSettings(BaseSettings):
 class WorkerSettings(BaseSettings):
     """A worker process (`STREET12_WORKER_…`)."""
 
-    model_config = SettingsConfigDict(env_prefix="STREET12_WORKER_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STREET12_WORKER_", env_ignore_empty=True, frozen=True)
 
     health_host: str = "127.0.0.1"
     health_port: int = Field(default=0, ge=0, le=65535)

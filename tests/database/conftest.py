@@ -1,7 +1,6 @@
 """Each team's database, fresh and migrated, on SQLite and on a real MariaDB that this session starts for itself."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from itertools import count
@@ -9,26 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from deploy.mariadb import Access, MariaDb, MariaDbUnavailable, prepare
+from deploy.mariadb import Access, MariaDb, prepare
 from deploy.stack import HOST, take_ports
 from deploy.supervisor import Patience, Supervisor
 from services.shared.database import Database
 from services.shared.migrations import upgrade
 from services.shared.settings import PoolSettings, Team
+from tests.mariadb import need_mariadb
 
 GetServer = Callable[[], Awaitable[MariaDb]]
 NewDatabase = Callable[[Team], Awaitable[Access]]
 NewUrl = Callable[[Team], Awaitable[str]]
-_MISSING = pytest.StashKey[str]()
 _number = count(1)
 
 
 @pytest.fixture(scope="session")
 async def mariadb(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GetServer]:
-    """Starts the server when the first test asks for it; the test is skipped where it cannot be had, except in CI.
-
-    A server that is killed is started again.
-    """
+    """Starts the server when the first test asks for it. One that is killed is started again."""
     server: MariaDb | None = None
     lock = asyncio.Lock()
     async with AsyncExitStack() as stack:
@@ -36,35 +32,19 @@ async def mariadb(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
         async def get() -> MariaDb:
             nonlocal server
             async with lock:
-                missing = request.config.stash.get(_MISSING, None)
-                if server is None and missing is None:
-                    try:
-                        server = await prepare(tmp_path_factory.mktemp("mariadb"), port=take_ports({"": 0})[""])
-                    except MariaDbUnavailable as error:
-                        missing = request.config.stash[_MISSING] = str(error)
-                    else:
-                        supervisor = Supervisor(_ignore, patience=Patience(longest_pause=0.25))
-                        stack.push_async_callback(supervisor.stop, asyncio.Event())
-                        await supervisor.start(server.program())
-            if server is not None:
+                if server is None:
+                    await need_mariadb(request.config)
+                    server = await prepare(tmp_path_factory.mktemp("server") / "data", port=take_ports({"": 0})[""])
+                    supervisor = Supervisor(_ignore, patience=Patience(longest_pause=0.25))
+                    stack.push_async_callback(supervisor.stop, asyncio.Event())
+                    await supervisor.start(server.program())
                 return server
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"CI needs MariaDB: {missing}", pytrace=False)
-            pytest.skip(f"no MariaDB: {missing}")
 
         yield get
 
 
 def _ignore(_tag: str, _line: str) -> None:
     """The server's log is of no interest."""
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    missing = config.stash.get(_MISSING, None)
-    if missing is not None:
-        terminalreporter.section("MYSQL WAS NOT TESTED", sep="!", red=True, bold=True)
-        terminalreporter.line(missing)
 
 
 @pytest.fixture(params=["sqlite", "mysql"])

@@ -6,11 +6,14 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from tests.e2e.shop import Shop, open_shop
+from tests.mariadb import need_mariadb
 
 
 @pytest.fixture(scope="session", params=["sqlite", "mysql"])
 async def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Shop]:
     """Runs until the last test is over; must then end when asked to, with exit status 0 and nothing left behind."""
+    if request.param == "mysql":
+        await need_mariadb(request.config)
     data_dir = tmp_path_factory.mktemp("shop")
     marketing = tmp_path_factory.mktemp("marketing") / "coupons.db"
     mixed = {"STREET12_DATABASE": "mysql", "STREET12_MARKETING_DATABASE_URL": f"sqlite+aiosqlite:///{marketing}"}

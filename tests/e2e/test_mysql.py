@@ -12,6 +12,7 @@ from temporalio.client import Client
 from deploy.stack import Stack
 from tests.e2e.shop import OPERATOR, Order, Shop, Wish, eventually, open_shop
 from tests.e2e.test_kills import PAYMENTS, assert_gone_through_once
+from tests.mariadb import need_mariadb
 
 on_mysql = pytest.mark.parametrize("shop", ["mysql"], indirect=True)
 
@@ -86,13 +87,17 @@ async def test_a_hundred_requests_with_one_key_make_one_order_and_one_charge(sho
     assert await shop.stock(product) == 8
 
 
-async def test_a_shop_on_mysql_goes_on_where_it_stopped(tmp_path: Path) -> None:
+async def test_a_shop_on_mysql_goes_on_where_it_stopped(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    await need_mariadb(request.config)
     settings = {"STREET12_DATABASE": "mysql"}
-    async with open_shop(tmp_path / "shop", settings) as shop:
+    data_dir = tmp_path / "a shop of one's own"
+    (data_dir / "mariadb.new" / "mysql").mkdir(parents=True)  # left by a first start that was cut off
+    (data_dir / "mariadb.new" / "mysql" / "user.frm").touch()
+    async with open_shop(data_dir, settings) as shop:
         product = await shop.product(on_hand=10)
         order = await shop.place(Wish(product, 2))
         await shop.until(order.orderId, "DeliveryStarted")
-    async with open_shop(tmp_path / "shop", settings) as shop:
+    async with open_shop(data_dir, settings) as shop:
         assert (await shop.order(order.orderId)).orderStatus == "DeliveryStarted"
         await shop.cancel(order)
         await shop.until(order.orderId, "OrderCanceled")

@@ -27,7 +27,6 @@ def left_by_sqlite(data_dir: Path) -> None:
 
 def left_by_mysql(data_dir: Path) -> None:
     (data_dir / MARIADB).mkdir()
-    (data_dir / MARIADB / "street12-ready").touch()
 
 
 def test_each_worker_gets_its_own_teams_database_alone_and_the_api_all(
