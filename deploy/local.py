@@ -42,15 +42,9 @@ from services.shared.settings import (
     Team,
     WorkerSettings,
 )
+from workflows.messages import SEARCH_ATTRIBUTES
 
 ROOT = Path(__file__).parent.parent
-SEARCH_ATTRIBUTES = {
-    "OrderStatus": "Keyword",
-    "CustomerId": "Keyword",
-    "ProductId": "Keyword",
-    "NeedsAttention": "Bool",
-    "CancelReason": "Keyword",
-}
 MARIADB = "mariadb"
 """The directory of the shop's own server, in the data directory."""
 Opening = Callable[[Supervisor], Awaitable[None]]
@@ -224,7 +218,7 @@ async def run(data_dir: Path, urls: Urls, opening: Opening, say: Say, opened: Ca
 
 def check_data(settings: StackSettings, databases: DatabaseSettings, data_dir: Path) -> None:
     """Raises `StackError` when what an earlier shop left in the data directory cannot be gone on with."""
-    files = [data_dir / databases.file(team).name for team in databases.without_url]
+    files = [databases.file(team) for team in databases.without_url]
     if settings.database == "mysql":
         other, there = "sqlite", any(file.exists() for file in files)
     else:

@@ -1,14 +1,10 @@
-"""A demo catalogue with stock, put in where it is missing and never changed where it is: `python -m deploy.seed`."""
+"""A demo catalogue with stock, put in where it is missing and never changed where it is."""
 
-import asyncio
-import sys
 from dataclasses import dataclass
 
-from deploy.stack import StackError, read_settings
 from services.delivery.stock import Warehouse
 from services.order.catalogue import Catalogue
 from services.shared.database import Database
-from services.shared.errors import ShopError
 from services.shared.settings import DatabaseSettings
 
 
@@ -51,17 +47,3 @@ async def _sell(database: Database, article: Article) -> None:
 
 async def _store(database: Database, article: Article) -> None:
     await Warehouse(database).open_if_new(article.product_id, article.on_hand)
-
-
-def main() -> int:
-    """The process's exit status."""
-    try:
-        asyncio.run(seed(read_settings(DatabaseSettings)))
-    except (StackError, ShopError) as error:
-        print(f"street12: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from services.shared import settings
 
@@ -23,7 +23,7 @@ _SQLITE_HEADER = b"SQLite format 3\0"
 _QUICK_CHECK_BELOW = 64 << 20
 _LETTING_GO_SECONDS = 1.0
 """How long the processes of a shop that was just killed may take to be gone."""
-_SettingsT = TypeVar("_SettingsT", bound=BaseSettings)
+_SettingsT = TypeVar("_SettingsT", bound=settings.Settings)
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -31,10 +31,10 @@ class StackError(Exception):
     """Why the shop cannot run here, in one sentence for the person who started it."""
 
 
-class StackSettings(BaseSettings):
+class StackSettings(settings.Settings):
     """Where the one-machine shop lives (`STREET12_…`). Port 0 takes any free one."""
 
-    model_config = SettingsConfigDict(env_prefix="STREET12_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STREET12_")
 
     api_port: Port = 8000
     temporal_port: Port = 7233

@@ -5,7 +5,7 @@ Temporal's own connection is not here: `temporalio.envconfig` reads the standard
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,10 +14,14 @@ from sqlalchemy.exc import ArgumentError
 
 Team = Literal["order", "delivery", "marketing"]
 TEAMS: tuple[Team, ...] = ("order", "delivery", "marketing")
-
-
 _DRIVERS = ("mysql+aiomysql", "sqlite+aiosqlite")
-_SettingsT = TypeVar("_SettingsT", bound=BaseSettings)
+_SettingsT = TypeVar("_SettingsT", bound="Settings")
+
+
+class Settings(BaseSettings):
+    """A group of settings from the environment; one that is empty counts as not set."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True)
 
 
 class WrongSetting(Exception):
@@ -31,25 +35,29 @@ def read_settings(kind: type[_SettingsT]) -> _SettingsT:
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
         name = str(wrong["loc"][0])
+        field = kind.model_fields.get(name)
         name = name if name.isupper() else f"{kind.model_config.get('env_prefix', '')}{name}".upper()
-        given = "is not set" if wrong["type"] == "missing" else f"is {wrong['input']!r}"
-        if str(wrong["loc"][0]).endswith("_url"):
-            given = "cannot be used"  # it may hold a password
+        if wrong["type"] == "missing":
+            given = "is not set"
+        elif field is not None and SecretStr in (field.annotation, *get_args(field.annotation)):
+            given = "cannot be used"
+        else:
+            given = f"is {wrong['input']!r}"
         raise WrongSetting(f"The setting {name} {given}: {wrong['msg'].removeprefix('Value error, ')}.") from None
 
 
-class LogSettings(BaseSettings):
+class LogSettings(Settings):
     """How a process logs (`STREET12_LOG_…`): JSON unless a person reads it on a terminal."""
 
-    model_config = SettingsConfigDict(env_prefix="STREET12_LOG_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STREET12_LOG_")
 
     format: Literal["auto", "json", "terminal"] = "auto"
 
 
-class PoolSettings(BaseSettings):
+class PoolSettings(Settings):
     """How a process uses a database (`STREET12_POOL_…`). Times are in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="STREET12_POOL_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STREET12_POOL_")
 
     size: int = Field(default=5, ge=1)
     overflow: int = Field(default=5, ge=0)
@@ -61,10 +69,10 @@ class PoolSettings(BaseSettings):
     """How often a transaction that the database asks to repeat is tried in all."""
 
 
-class DatabaseSettings(BaseSettings):
+class DatabaseSettings(Settings):
     """Each team's own database: a URL, or else an SQLite file of its own in the data directory."""
 
-    model_config = SettingsConfigDict(env_prefix="STREET12_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STREET12_")
 
     data_dir: Path = Path(".local")
     order_database_url: SecretStr | None = None
@@ -102,10 +110,10 @@ class DatabaseSettings(BaseSettings):
         return [team for team in TEAMS if getattr(self, f"{team}_database_url") is None]
 
 
-class PaymentSettings(BaseSettings):
+class PaymentSettings(Settings):
     """The payment provider (`STREET12_PAYMENT_…`). Stripe itself, or something that speaks its wire."""
 
-    model_config = SettingsConfigDict(env_prefix="STREET12_PAYMENT_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STREET12_PAYMENT_")
 
     url: str = "https://api.stripe.com"
     key: SecretStr
@@ -113,10 +121,10 @@ class PaymentSettings(BaseSettings):
     """The longest that one call to the provider may take."""
 
 
-class OrderSettings(BaseSettings):
+class OrderSettings(Settings):
     """The order team's rules that a shop may want to set (`STREET12_…`)."""
 
-    model_config = SettingsConfigDict(env_prefix="STREET12_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STREET12_")
 
     delivery_deadline_hours: float = Field(default=24 * 7, gt=0)
     """An order not delivered this long after its delivery started is flagged for a person."""
@@ -130,10 +138,10 @@ class OrderSettings(BaseSettings):
         return timedelta(hours=self.delivery_deadline_hours)
 
 
-class ApiSettings(BaseSettings):
+class ApiSettings(Settings):
     """The HTTP process (`STREET12_API_…`)."""
 
-    model_config = SettingsConfigDict(env_prefix="STREET12_API_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STREET12_API_")
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -141,10 +149,10 @@ class ApiSettings(BaseSettings):
     """How long requests in flight may take to finish after SIGTERM."""
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(Settings):
     """A worker process (`STREET12_WORKER_…`)."""
 
-    model_config = SettingsConfigDict(env_prefix="STREET12_WORKER_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STREET12_WORKER_")
 
     health_host: str = "127.0.0.1"
     health_port: int = Field(default=0, ge=0, le=65535)
