@@ -1,7 +1,7 @@
 """Each team's database, fresh and migrated, on SQLite and on a real MariaDB that this session starts for itself."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
@@ -11,14 +11,14 @@ import pytest
 from deploy.mariadb import Access, MariaDb, prepare
 from deploy.stack import HOST, take_ports
 from deploy.supervisor import Patience, Supervisor
+from services.order.acceptance import Acceptance
 from services.shared.database import Database
 from services.shared.migrations import upgrade
 from services.shared.settings import PoolSettings, Team
+from tests.database.orders import HeldClock, selling_tea
+from tests.database.servers import GetServer, NewDatabase, NewUrl
 from tests.mariadb import need_mariadb
 
-GetServer = Callable[[], Awaitable[MariaDb]]
-NewDatabase = Callable[[Team], Awaitable[Access]]
-NewUrl = Callable[[Team], Awaitable[str]]
 _number = count(1)
 
 
@@ -102,3 +102,14 @@ async def delivery_database(new_database: NewDatabase) -> AsyncIterator[Database
 async def marketing_database(new_database: NewDatabase) -> AsyncIterator[Database]:
     async for database in _migrated("marketing", new_database):
         yield database
+
+
+@pytest.fixture
+def clock() -> HeldClock:
+    return HeldClock()
+
+
+@pytest.fixture
+async def acceptance(order_database: Database, clock: HeldClock) -> Acceptance:
+    """Of a shop that sells tea, by the held clock."""
+    return await selling_tea(order_database, clock)

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from socket import SO_LINGER, SOL_SOCKET
 
-HOST = "127.0.0.1"
+from deploy.stack import HOST
+from services.shared.database import Database
+
 PING = "(ping)"
 _QUERY, _PING = 0x03, 0x0E
 _OK, _EOF, _ERROR = 0x00, 0xFE, 0xFF
@@ -118,12 +120,16 @@ class Proxy:
 
 
 @asynccontextmanager
-async def running_proxy(host: str, port: int) -> AsyncGenerator[Proxy]:
-    """A proxy before that server, on a free port; closes every connection in the end."""
+async def running_proxy(database: Database) -> AsyncGenerator[Proxy]:
+    """A proxy before a database's server, on a free port; closes every connection in the end."""
+    server = database.engine.url
+    assert server.host is not None
+    assert server.port is not None
+    address = (server.host, server.port)
     serving: set[asyncio.Task[None]] = set()
 
     def accept(reader: StreamReader, writer: StreamWriter) -> None:
-        serving.add(asyncio.create_task(proxy.serve(reader, writer, (host, port))))
+        serving.add(asyncio.create_task(proxy.serve(reader, writer, address)))
 
     listener = await asyncio.start_server(accept, HOST, 0)
     proxy = Proxy(HOST, listener.sockets[0].getsockname()[1])

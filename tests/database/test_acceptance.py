@@ -13,17 +13,7 @@ from services.order.errors import IdempotencyKeyReused, OutOfStock, PriceChanged
 from services.order.tables import IdempotencyKey, Order, OrderEvent, OrderView
 from services.shared.database import Database
 from services.shared.errors import ShopError
-from tests.database.orders import LEASE, NOON, TEA, HeldClock, accept, rows, selling_tea
-
-
-@pytest.fixture
-def clock() -> HeldClock:
-    return HeldClock()
-
-
-@pytest.fixture
-async def acceptance(order_database: Database, clock: HeldClock) -> Acceptance:
-    return await selling_tea(order_database, clock)
+from tests.database.orders import LEASE, NOON, TEA, accept, rows
 
 
 async def test_an_accepted_order_is_there_with_its_view_and_its_first_event(

@@ -32,6 +32,7 @@ from services.shared.database import Database, Work, insert_if_new
 from services.shared.errors import Refused
 from services.shared.settings import PaymentSettings, PoolSettings
 from tests.database.orders import LEASE, NOON, TEA, rows
+from tests.database.servers import on_mysql, reopened
 from tests.payments import ledger_of, running_simulator
 
 T = TypeVar("T")
@@ -318,10 +319,9 @@ async def test_a_request_that_comes_often_at_once_to_two_processes_is_one_order_
     async with AsyncExitStack() as stack:
 
         def reopen(database: Database) -> Database:
-            url = database.engine.url.render_as_string(hide_password=False)
-            reopened = Database(url, PoolSettings(size=5, overflow=0, transaction_seconds=30))
-            stack.push_async_callback(reopened.close)
-            return reopened
+            another = reopened(database, PoolSettings(size=5, overflow=0, transaction_seconds=30))
+            stack.push_async_callback(another.close)
+            return another
 
         processes = [shop.over(reopen) for _ in range(2)]
         answers = await at_once(process.accept() for process in processes * 50)
@@ -453,7 +453,7 @@ async def test_a_step_waits_for_the_undo_that_is_being_made_and_is_refused(
 
 
 # On MySQL alone: SQLite lets nobody write between two statements of a transaction.
-@pytest.mark.parametrize("new_database", ["mysql"], indirect=True)
+@on_mysql
 @pytest.mark.parametrize("name", ["payment", "coupon", "delivery"])
 async def test_a_step_that_is_made_between_the_two_looks_of_its_undo_is_undone(shop: Shop, name: str) -> None:
     """The undo is held when it has found nothing, before it leaves its tombstone."""

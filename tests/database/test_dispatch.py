@@ -14,17 +14,7 @@ from services.order.dispatch import Dispatcher, Inbox
 from services.order.tables import Order
 from services.shared.database import Database
 from services.shared.errors import DatabaseUnavailable
-from tests.database.orders import LEASE, NOON, HeldClock, accept, rows, selling_tea
-
-
-@pytest.fixture
-def clock() -> HeldClock:
-    return HeldClock()
-
-
-@pytest.fixture
-async def acceptance(order_database: Database, clock: HeldClock) -> Acceptance:
-    return await selling_tea(order_database, clock)
+from tests.database.orders import LEASE, NOON, HeldClock, accept, rows
 
 
 @pytest.fixture

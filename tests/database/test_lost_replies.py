@@ -33,6 +33,7 @@ from services.shared.errors import ShopError
 from services.shared.settings import PaymentSettings, PoolSettings, Team
 from tests.database.orders import LEASE
 from tests.database.proxy import Fault, Proxy, Statement, running_proxy
+from tests.database.servers import on_mysql, reopened
 from tests.database.writes import SCENARIOS, Scenario, Shop
 from tests.payments import ledger_of, running_simulator
 from workflows.steps import SAGA
@@ -159,8 +160,8 @@ class Stage:
 
 def through(proxy: Proxy, database: Database) -> Database:
     """The same database, on one connection through the proxy."""
-    url = database.engine.url.set(host=proxy.host, port=proxy.port).render_as_string(hide_password=False)
-    return Database(url, PoolSettings(size=1, overflow=0, attempts=2, transaction_seconds=20))
+    one = PoolSettings(size=1, overflow=0, attempts=2, transaction_seconds=20)
+    return reopened(database, one, host=proxy.host, port=proxy.port)
 
 
 async def answered(call: Awaitable[object]) -> str:
@@ -195,16 +196,12 @@ def direct(scenario: Scenario, request: pytest.FixtureRequest, new_database: obj
 
 @pytest.fixture
 async def stage(scenario: Scenario, direct: Database, provider: tuple[PaymentProvider, str]) -> AsyncIterator[Stage]:
-    server = direct.engine.url
-    assert server.host is not None
-    assert server.port is not None
-    async with running_proxy(server.host, server.port) as proxy:
+    async with running_proxy(direct) as proxy:
         stage = Stage(scenario, direct, proxy, *provider)
         yield stage
         await stage.database.close()
 
 
-on_mysql = pytest.mark.parametrize("new_database", ["mysql"], indirect=True)
 every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 
 

@@ -16,7 +16,8 @@ from services.shared import migrations
 from services.shared.database import Database
 from services.shared.migrations import downgrade, upgrade
 from services.shared.settings import PoolSettings
-from tests.database.test_migrations import METADATA, NewUrl, differences, history, on
+from tests.database.servers import NewUrl
+from tests.database.test_migrations import METADATA, differences, history, on
 
 PREVIOUS, LAST = history("order")[-2:]
 

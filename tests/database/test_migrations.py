@@ -5,7 +5,7 @@ Revisions come from the histories themselves: a new migration is tested without 
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -44,11 +44,11 @@ from services.order.tables import OrderTable
 from services.shared.database import Database, UtcDateTime
 from services.shared.migrations import config, downgrade, upgrade
 from services.shared.settings import TEAMS, PoolSettings, Team
+from tests.database.servers import NewUrl, on_mysql
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
 Rows = dict[str, list[Row]]
-NewUrl = Callable[[Team], Awaitable[str]]
 METADATA: dict[Team, MetaData] = {
     "order": OrderTable.metadata,
     "delivery": DeliveryTable.metadata,
@@ -248,7 +248,7 @@ def recorded_ddl() -> Generator[list[str]]:
 
 
 # On MySQL alone: SQLite changes a table by copying it, and can take that back.
-@pytest.mark.parametrize("new_database", ["mysql"], indirect=True)
+@on_mysql
 @pytest.mark.parametrize(("team", "before", "after"), STEPS)
 async def test_a_migration_is_one_statement(team: Team, before: str, after: str, new_url: NewUrl) -> None:
     """MySQL commits each DDL statement by itself: with one, a migration has happened or has not."""
@@ -263,7 +263,7 @@ async def test_a_migration_is_one_statement(team: Team, before: str, after: str,
 
 
 # On MySQL alone: SQLite knows neither engines nor character sets, and keeps moments as text.
-@pytest.mark.parametrize("new_database", ["mysql"], indirect=True)
+@on_mysql
 @pytest.mark.parametrize("team", TEAMS)
 async def test_tables_keep_every_character_case_and_microsecond(team: Team, new_url: NewUrl) -> None:
     url = await new_url(team)

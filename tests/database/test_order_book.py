@@ -11,12 +11,7 @@ from services.order.book import OrderBook
 from services.order.statuses import EventType, OrderState, OrderStatus, PayStatus, TimelineEntry
 from services.shared.database import Database
 from services.shared.errors import NotFound
-from tests.database.orders import NOON, HeldClock, accept, selling_tea
-
-
-@pytest.fixture
-async def acceptance(order_database: Database) -> Acceptance:
-    return await selling_tea(order_database, HeldClock())
+from tests.database.orders import NOON, accept
 
 
 def entry(version: int, type: EventType, **detail: str) -> TimelineEntry:

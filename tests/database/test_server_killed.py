@@ -5,8 +5,6 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 
-import pytest
-
 from deploy.mariadb import MariaDb
 from services.delivery.stock import Warehouse
 from services.delivery.tables import StockMovement
@@ -17,12 +15,13 @@ from services.shared.database import Database
 from services.shared.errors import DatabaseUnavailable
 from services.shared.settings import PoolSettings
 from tests.database.orders import LEASE, TEA, rows
+from tests.database.servers import GetServer, on_mysql, reopened
 
-pytestmark = pytest.mark.parametrize("new_database", ["mysql"], indirect=True)
+pytestmark = on_mysql
 ORDERS = 120
+HURRIED = PoolSettings(transaction_seconds=2)
 KILLS = (10, 40, 80)
 """After so many acknowledgements each."""
-GetServer = Callable[[], Awaitable[MariaDb]]
 
 
 class Killer:
@@ -47,14 +46,9 @@ class Killer:
             self.killed += 1
 
 
-async def hurried(database: Database) -> Database:
-    """The same database, given up sooner."""
-    return Database(database.engine.url.render_as_string(hide_password=False), PoolSettings(transaction_seconds=2))
-
-
 async def test_every_sale_happens_once(delivery_database: Database, mariadb: GetServer) -> None:
     await Warehouse(delivery_database).open_if_new("tea", ORDERS)
-    database, killer = await hurried(delivery_database), Killer(await mariadb())
+    database, killer = reopened(delivery_database, HURRIED), Killer(await mariadb())
     warehouse = Warehouse(database)
     await asyncio.gather(
         *(
@@ -71,7 +65,7 @@ async def test_every_sale_happens_once(delivery_database: Database, mariadb: Get
 
 async def test_every_accepted_order_is_there_once(order_database: Database, mariadb: GetServer) -> None:
     await Catalogue(order_database).put(product_id="tea", product_name="녹차", product_price=1000)
-    database, killer = await hurried(order_database), Killer(await mariadb())
+    database, killer = reopened(order_database, HURRIED), Killer(await mariadb())
     acceptance = Acceptance(database, lease=LEASE)
     answered: dict[str, str] = {}
 

@@ -14,6 +14,7 @@ from services.shared.database import Database
 from services.shared.errors import DatabaseUnavailable
 from services.shared.settings import PoolSettings
 from tests.database.proxy import PING, Fault, Proxy, Statement, running_proxy
+from tests.database.servers import on_mysql, reopened
 
 TEA = "tea"
 ON_HAND = 100
@@ -25,7 +26,7 @@ PATIENT = PoolSettings(transaction_seconds=15)
 
 Open = Callable[[PoolSettings], Database]
 Call = Callable[[Database], Awaitable[object]]
-pytestmark = pytest.mark.parametrize("new_database", ["mysql"], indirect=True)
+pytestmark = on_mysql
 
 
 @pytest.fixture
@@ -37,10 +38,7 @@ async def tea(delivery_database: Database) -> Database:
 
 @pytest.fixture
 async def proxy(tea: Database) -> AsyncIterator[Proxy]:
-    server = tea.engine.url
-    assert server.host is not None
-    assert server.port is not None
-    async with running_proxy(server.host, server.port) as proxy:
+    async with running_proxy(tea) as proxy:
         yield proxy
 
 
@@ -50,8 +48,7 @@ async def through(tea: Database, proxy: Proxy) -> AsyncIterator[Open]:
     opened: list[Database] = []
 
     def through(settings: PoolSettings) -> Database:
-        url = tea.engine.url.set(host=proxy.host, port=proxy.port)
-        opened.append(Database(url.render_as_string(hide_password=False), settings))
+        opened.append(reopened(tea, settings, host=proxy.host, port=proxy.port))
         return opened[-1]
 
     yield through
@@ -362,7 +359,7 @@ async def test_a_client_that_fell_silent_does_not_keep_its_locks(
     proxy.disturb(fault, at("SELECT stock_movements"))
     assert is_unavailable(await outcome_of(holder.write(hold), proxy=proxy))
     assert proxy.silent
-    other = Database(tea.engine.url.render_as_string(hide_password=False), PATIENT)
+    other = reopened(tea, PATIENT)
     try:
         await sell(other)
     finally:

@@ -15,6 +15,7 @@ from services.order.tables import Order, OrderEvent, Product
 from services.shared.database import Database, insert_if_new
 from services.shared.errors import DatabaseUnavailable
 from services.shared.settings import PoolSettings
+from tests.database.servers import reopened
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 Open = Callable[[PoolSettings], Database]
@@ -54,7 +55,7 @@ async def reopen(database: Database) -> AsyncIterator[Open]:
     opened: list[Database] = []
 
     def reopen(settings: PoolSettings) -> Database:
-        opened.append(Database(database.engine.url.render_as_string(hide_password=False), settings))
+        opened.append(reopened(database, settings))
         return opened[-1]
 
     yield reopen
@@ -343,8 +344,7 @@ async def test_a_database_that_is_away_is_said_to_be(database: Database) -> None
     if database.engine.dialect.name == "sqlite":
         away = Database("sqlite+aiosqlite:////nowhere/street12/at-all.db", PoolSettings(attempts=2))
     else:
-        url = database.engine.url.set(port=1)
-        away = Database(url.render_as_string(hide_password=False), PoolSettings(attempts=2))
+        away = reopened(database, PoolSettings(attempts=2), port=1)
     with pytest.raises(DatabaseUnavailable):
         await away.ping()
     await away.close()

@@ -1,7 +1,7 @@
 """Whatever ails a database, whoever asked is told that it is unavailable, and the next one finds it usable."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,9 @@ from deploy.mariadb import MariaDb
 from services.shared.database import Database
 from services.shared.errors import DatabaseUnavailable
 from services.shared.settings import PoolSettings
+from tests.database.servers import GetServer, on_mysql, reopened
 
-GetServer = Callable[[], Awaitable[MariaDb]]
 ONE = PoolSettings(size=1, overflow=0, transaction_seconds=30, attempts=2)
-on_mysql = pytest.mark.parametrize("new_database", ["mysql"], indirect=True)
 
 
 async def execute(session: AsyncSession, statement: str) -> Any:
@@ -32,7 +31,7 @@ async def server(mariadb: GetServer) -> MariaDb:
 @pytest.fixture
 async def database(order_database: Database) -> AsyncIterator[Database]:
     """On one connection."""
-    database = Database(order_database.engine.url.render_as_string(hide_password=False), ONE)
+    database = reopened(order_database, ONE)
     yield database
     await database.close()
 
@@ -42,7 +41,7 @@ async def test_a_user_with_too_many_connections(database: Database, server: Mari
     user = f"'{database.engine.url.username}'@'{database.engine.url.host}'"
     await server.execute(f"ALTER USER {user} WITH MAX_USER_CONNECTIONS 1")
     await database.ping()
-    another = Database(database.engine.url.render_as_string(hide_password=False), ONE)
+    another = reopened(database, ONE)
     with pytest.raises(DatabaseUnavailable, match="1226"):
         await another.ping()
     await server.execute(f"ALTER USER {user} WITH MAX_USER_CONNECTIONS 0")
