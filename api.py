@@ -10,9 +10,9 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Any
 
-import structlog
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -22,21 +22,26 @@ from services.delivery.stock import Warehouse
 from services.gateway import stream
 from services.gateway.caller import Buyer, Caller, Role
 from services.gateway.cursor import decode, encode
+from services.gateway.guard import Guard, extend
 from services.gateway.operations import Metrics, install_operations
 from services.gateway.parts import Parts, parts
 from services.gateway.problems import IdempotencyKeyMissing, install_problems, problem
 from services.gateway.routes import router as other_routes
 from services.gateway.schemas import Code, EventAnswer, Items, OrderAnswer, OrderPatch, OrderRequest, Page
 from services.gateway.server import Server
+from services.gateway.stock_hint import StockHint
 from services.marketing.coupons import Coupons
 from services.order.acceptance import Acceptance, NewOrder
+from services.order.admission import Admission
 from services.order.book import OrderBook, OrderReading
 from services.order.catalogue import Catalogue
+from services.order.circuit import admission_rules
 from services.order.dispatch import Dispatcher, Inbox
+from services.order.errors import OrderIntakePaused
 from services.order.provider import PaymentDeclined
 from services.order.statuses import OrderStatus, PayStatus
 from services.shared.database import Database
-from services.shared.errors import ShopError
+from services.shared.errors import Refused, Unavailable
 from services.shared.logs import configure_logs
 from services.shared.settings import (
     ApiSettings,
@@ -49,8 +54,6 @@ from services.shared.settings import (
 )
 from workflows.client import OrderEngine, TooLate, connect
 
-_log = structlog.get_logger(__name__)
-STOCK_HINT_SECONDS = 0.1
 LONGEST_WAIT = 30
 LARGEST_BODY = 64 * 1024
 
@@ -70,29 +73,35 @@ async def place_order(
     """Accept an order. `202`; with `Prefer: wait=N`, `201` once it is paid or `402` once it is declined."""
     if not idempotency_key or not idempotency_key.strip():
         raise IdempotencyKeyMissing
-    accepted = await shop.acceptance.accept(
-        user_id=who.user_id,
-        idempotency_key=idempotency_key,
-        request=NewOrder(**body.model_dump()),
-        known_out_of_stock=await _known_out_of_stock(shop, body.product_id, body.qty),
-    )
-    order_id = accepted.order.order_id
-    if not accepted.replayed:
-        request.app.state.metrics.accepted.inc()
-        shop.dispatcher.offer(accepted.order)
-    reading = await shop.book.get(order_id)
+    metrics: Metrics = request.app.state.metrics
+    try:
+        reading = await shop.acceptance.accept(
+            user_id=who.user_id,
+            idempotency_key=idempotency_key,
+            request=NewOrder(**body.model_dump()),
+            known_out_of_stock=partial(shop.stock_hint.known_out, body.product_id, body.qty),
+        )
+    except (Refused, OrderIntakePaused) as error:
+        metrics.refused.labels(error.reason if isinstance(error, OrderIntakePaused) else error.code).inc()
+        raise
+    order, replayed = reading.order, reading.replayed
+    if not replayed:
+        metrics.accepted.inc()
+        shop.dispatcher.offer(order)
+    headers = {"Location": f"/orders/{order.order_id}"}
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
     wait = _wait(prefer)
     if wait and reading.view.order_status == OrderStatus.ORDER_RECEIVED:
-        await shop.engine.payment_known(accepted.order, timeout=wait)
-        reading = await shop.book.get(order_id)
-    headers = {"Location": f"/orders/{order_id}"}
-    if accepted.replayed:
-        headers["Idempotent-Replayed"] = "true"
-    if wait and reading.view.pay_status == PayStatus.DECLINED:
-        declined = await _decline_code(shop, order_id)
-        answer = problem(request, declined, 402)
-        answer.headers.update(headers)
-        return answer
+        extend(request, wait)
+        await _payment_known(request, shop, reading, wait)
+    if wait:
+        with suppress(Unavailable):  # it is accepted; where it stands can be read later
+            reading = await shop.book.get(order.order_id)
+            if reading.view.pay_status == PayStatus.DECLINED:
+                answer = problem(request, await _decline_code(shop, order.order_id), 402)
+                answer.headers.update(headers)
+                return answer
     return _order(reading, 201 if wait and reading.view.pay_status == PayStatus.PAID else 202, headers)
 
 
@@ -174,15 +183,23 @@ async def _cancel(order_id: str, shop: Parts, who: Caller) -> Response:
     return _order(reading, 202)
 
 
-async def _known_out_of_stock(shop: Parts, product_id: str, qty: int) -> bool:
-    """A hint, asked of the delivery team for 100 ms at most: where it does not answer, the order is taken."""
+async def _payment_known(request: Request, shop: Parts, accepted: OrderReading, seconds: float) -> None:
+    """Wait until an order's payment is known, its time is over, or the caller has gone away."""
+    waiting = [
+        asyncio.create_task(shop.engine.payment_known(accepted.order, timeout=seconds)),
+        asyncio.create_task(_gone(request)),
+    ]
     try:
-        async with asyncio.timeout(STOCK_HINT_SECONDS):
-            return await shop.warehouse.on_hand(product_id) < qty
-    except Exception as error:  # whatever ails the delivery team, it must not keep an order out
-        if not isinstance(error, TimeoutError | ShopError):
-            _log.warning("no hint about stock", error=f"{type(error).__name__}: {error}")
-        return False
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _decline_code(shop: Parts, order_id: str) -> str:
@@ -208,7 +225,7 @@ def _order(reading: OrderReading, status: int, headers: dict[str, str] | None = 
     return JSONResponse(body, status, {"ETag": _etag(reading), "Cache-Control": "private, no-cache", **(headers or {})})
 
 
-def create_app(shop: Parts) -> FastAPI:
+def create_app(shop: Parts, *, max_requests: int = 256, request_seconds: float = 15.0) -> FastAPI:
     """The app around its parts. What was accepted is handed to the engine while it lives."""
 
     @asynccontextmanager
@@ -222,10 +239,17 @@ def create_app(shop: Parts) -> FastAPI:
     app = FastAPI(title="street12", version="0.1.0", lifespan=lifespan)
     app.state.parts = shop
     app.state.metrics = Metrics()
-    install_problems(app, largest_body=LARGEST_BODY)
-    install_operations(app, app.state.metrics)  # around the problems, so that unexpected errors are counted too
-    app.include_router(orders, max_body_size=LARGEST_BODY)
-    app.include_router(other_routes, max_body_size=LARGEST_BODY)
+    install_problems(app)
+    install_operations(app, app.state.metrics)
+    app.add_middleware(
+        Guard,
+        metrics=app.state.metrics,
+        largest_body=LARGEST_BODY,
+        max_requests=max_requests,
+        request_seconds=request_seconds,
+    )
+    app.include_router(orders)
+    app.include_router(other_routes)
     return app
 
 
@@ -237,22 +261,26 @@ async def _serve() -> None:
         read_settings(ApiSettings),
     )
     order, delivery, marketing = (Database(databases.url(team), pool) for team in ("order", "delivery", "marketing"))
-    engine = OrderEngine(await connect(lazy=True), delivery_deadline=rules.delivery_deadline)
+    client = await connect(lazy=True)
+    engine = OrderEngine(client, payment_budget=rules.payment_budget, delivery_deadline=rules.delivery_deadline)
     lease = timedelta(seconds=rules.dispatch_lease_seconds)
+    admission, warehouse = Admission(admission_rules(rules)), Warehouse(delivery)
     shop = Parts(
         order_database=order,
         catalogue=Catalogue(order),
-        acceptance=Acceptance(order, lease=lease),
+        admission=admission,
+        acceptance=Acceptance(order, admission, lease=lease),
         book=OrderBook(order),
         dispatcher=Dispatcher(Inbox(order, lease=lease), engine.start),
         deliveries=Deliveries(delivery),
-        warehouse=Warehouse(delivery),
+        warehouse=warehouse,
+        stock_hint=StockHint(warehouse),
         coupons=Coupons(marketing),
         engine=engine,
     )
     listener = socket.create_server((settings.host, settings.port), backlog=2048)
     config = uvicorn.Config(
-        create_app(shop),
+        create_app(shop, max_requests=settings.max_requests, request_seconds=settings.request_seconds),
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=int(settings.drain_seconds),

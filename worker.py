@@ -1,7 +1,7 @@
 """One worker process: `python worker.py --team order|delivery|marketing|all`.
 
 The composition root of a team's worker: settings from the environment, the team's database and clients, its
-activities on its task queue, and for the order team the workflows and the dispatcher.
+activities on its task queue, and for the order team the workflows, the dispatcher and the housekeeping.
 """
 
 import argparse
@@ -28,8 +28,11 @@ from activities.order import OrderActivities
 from services.delivery.deliveries import Deliveries
 from services.delivery.stock import Warehouse
 from services.marketing.coupons import Coupons
+from services.order.admission import Admission
 from services.order.book import OrderBook
+from services.order.circuit import admission_rules
 from services.order.dispatch import Dispatcher, Inbox
+from services.order.housekeeping import Housekeeping
 from services.order.payments import Payments
 from services.order.provider import StripeProvider
 from services.shared.database import Database
@@ -51,6 +54,7 @@ from workflows.order import OrderWorkflow
 
 _log = structlog.get_logger(__name__)
 LIVENESS_SECONDS = 5.0
+TIDY_SECONDS = 60.0
 # Our own modules hold constants and definitions only; importing them anew for each order costs 14 ms of its CPU.
 SANDBOX = SandboxedWorkflowRunner(
     SandboxRestrictions.default.with_passthrough_modules("workflows", "activities", "services")
@@ -154,10 +158,13 @@ async def _worker(team: Team, client: Client, settings: WorkerSettings, stack: A
     rules = read_settings(OrderSettings)
     provider = StripeProvider(read_settings(PaymentSettings))
     stack.push_async_callback(provider.close)
-    orders = OrderActivities(Payments(database, provider), OrderBook(database))
-    engine = OrderEngine(client, delivery_deadline=rules.delivery_deadline)
+    payments = Payments(database, provider, Admission(admission_rules(rules)))
+    orders = OrderActivities(payments, OrderBook(database))
+    engine = OrderEngine(client, payment_budget=rules.payment_budget, delivery_deadline=rules.delivery_deadline)
     inbox = Inbox(database, lease=timedelta(seconds=rules.dispatch_lease_seconds))
     await stack.enter_async_context(_background(Dispatcher(inbox, engine.start).sweep(rules.dispatch_seconds)))
+    housekeeping = Housekeeping(database, keep_keys=timedelta(hours=rules.idempotency_hours))
+    await stack.enter_async_context(_background(housekeeping.run(TIDY_SECONDS)))
     return worker(
         ORDER_QUEUE,
         [orders.pay_order, orders.refund_payment, orders.record_status],

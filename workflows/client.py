@@ -75,9 +75,15 @@ class OrderEngine:
     """Starts the workflows of orders, and tells them what happened."""
 
     def __init__(
-        self, client: Client, *, delivery_deadline: timedelta, rpc_timeout: timedelta = timedelta(seconds=5)
+        self,
+        client: Client,
+        *,
+        payment_budget: timedelta,
+        delivery_deadline: timedelta,
+        rpc_timeout: timedelta = timedelta(seconds=5),
     ) -> None:
         self._client = client
+        self._payment_budget = payment_budget
         self._delivery_deadline = delivery_deadline
         self._rpc_timeout = rpc_timeout
 
@@ -172,6 +178,7 @@ class OrderEngine:
             currency=order.currency,
             payment_method=order.payment_method,
             deliver_within=self._delivery_deadline,
+            pay_within=self._payment_budget,
         )
 
     @staticmethod

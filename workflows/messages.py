@@ -30,6 +30,8 @@ class PlaceOrder:
     payment_method: str
     deliver_within: timedelta
     """An order that is not delivered this long after its delivery started is flagged for a person."""
+    pay_within: timedelta = timedelta(hours=24)
+    """A payment whose outcome cannot be learned by then is called off. What an earlier release started has 24 h."""
 
 
 @dataclass(frozen=True, kw_only=True)

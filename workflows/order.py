@@ -94,7 +94,7 @@ class OrderWorkflow:
             step.command(self._order),
             task_queue=step.queue,
             result_type=step.result,
-            schedule_to_close_timeout=step.budget,
+            schedule_to_close_timeout=step.budget(self._order),
             start_to_close_timeout=step.attempt,
             retry_policy=step.retry,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,

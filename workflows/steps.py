@@ -46,7 +46,7 @@ class Step:
     result: type | None = None
     attempt: timedelta
     """The longest that one attempt may take."""
-    budget: timedelta
+    budget: Callable[[PlaceOrder], timedelta]
     """How long it is tried in all, waiting for its team included."""
     retry: RetryPolicy
     refusals: Mapping[str, CancelReason] = field(default_factory=dict[str, CancelReason])
@@ -79,7 +79,7 @@ PAY_ORDER = Step(
     achieved=lambda _: {"order_status": OrderStatus.ORDER_PLACED, "pay_status": PayStatus.PAID},
     reverted={"pay_status": PayStatus.REFUNDED},
     attempt=timedelta(seconds=30),  # three calls to the provider, each within its own 8 s
-    budget=timedelta(hours=24),  # as long as the provider remembers an idempotency key
+    budget=lambda order: order.pay_within,
     retry=_retry(0.5, 30),
     unsettled=CancelReason.PAYMENT_UNKNOWN,
 )
@@ -97,7 +97,7 @@ ISSUE_COUPON = Step(
     reverted={},
     result=Coupon,
     attempt=timedelta(seconds=15),
-    budget=timedelta(days=30),  # marketing may be away for long; the order waits
+    budget=lambda _: timedelta(days=30),  # marketing may be away for long; the order waits
     retry=_retry(0.5, 60),
 )
 START_DELIVERY = Step(
@@ -111,7 +111,7 @@ START_DELIVERY = Step(
     achieved=lambda _: {"delivery_status": DeliveryStatus.STARTED},
     reverted={"delivery_status": DeliveryStatus.CANCELED},
     attempt=timedelta(seconds=15),
-    budget=timedelta(days=30),
+    budget=lambda _: timedelta(days=30),
     retry=_retry(0.5, 60),
     refusals={"out-of-stock": CancelReason.OUT_OF_STOCK, "unknown-product": CancelReason.UNKNOWN_PRODUCT},
 )
@@ -126,7 +126,7 @@ ADJUST_STOCK = Step(
     achieved=lambda _: {"order_status": OrderStatus.DELIVERY_STARTED},
     reverted={},
     attempt=timedelta(seconds=15),
-    budget=timedelta(days=30),
+    budget=lambda _: timedelta(days=30),
     retry=_retry(0.5, 60),
     refusals={"out-of-stock": CancelReason.OUT_OF_STOCK, "unknown-product": CancelReason.UNKNOWN_PRODUCT},
 )

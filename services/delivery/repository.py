@@ -1,5 +1,6 @@
 """All SQL of the delivery team."""
 
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlmodel import col, select, update
@@ -10,6 +11,10 @@ from services.delivery.tables import Delivery, Stock, StockMovement
 
 async def stock_of(session: AsyncSession, product_id: str) -> Stock | None:
     return await session.get(Stock, product_id)
+
+
+async def stocks_of(session: AsyncSession, product_ids: Collection[str]) -> Sequence[Stock]:
+    return (await session.exec(select(Stock).where(col(Stock.product_id).in_(product_ids)))).all()
 
 
 async def take_out(session: AsyncSession, product_id: str, qty: int, at: datetime) -> bool:

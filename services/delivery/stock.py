@@ -1,5 +1,6 @@
 """The rules of stock: it never falls below zero, and it is always the sum of its movements."""
 
+from collections.abc import Collection
 from enum import StrEnum
 
 from services.delivery import repository
@@ -27,10 +28,15 @@ class Warehouse:
 
     async def on_hand(self, product_id: str) -> int:
         """How many pieces there are. Raises `UnknownProduct`."""
-        stock = await self._database.read(lambda session: repository.stock_of(session, product_id))
-        if stock is None:
+        on_hand = (await self.on_hand_of({product_id})).get(product_id)
+        if on_hand is None:
             raise UnknownProduct(product_id)
-        return stock.on_hand
+        return on_hand
+
+    async def on_hand_of(self, product_ids: Collection[str]) -> dict[str, int]:
+        """How many pieces there are of each of these products, of those that are stocked."""
+        stocks = await self._database.read(lambda session: repository.stocks_of(session, product_ids))
+        return {stock.product_id: stock.on_hand for stock in stocks}
 
     async def open_if_new(self, product_id: str, on_hand: int) -> None:
         """Begin to stock a product with so many pieces; one that is stocked stays as it is."""

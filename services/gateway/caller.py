@@ -1,7 +1,10 @@
-"""Who is calling. The one dependency that tokens will replace."""
+"""Who is calling. The one dependency that tokens will replace.
+
+Dependencies are asynchronous though they wait for nothing: others are sent to a thread, each time.
+"""
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -35,7 +38,7 @@ class Caller:
         return None if self.role is Role.OPERATOR else self.user_id
 
 
-def caller(
+async def caller(
     request: Request,
     x_user_id: Annotated[str | None, Header()] = None,
     x_role: Annotated[str, Header()] = Role.CUSTOMER,
@@ -51,10 +54,10 @@ def caller(
     return Caller(x_user_id, Role(x_role))
 
 
-def only(*roles: Role) -> Callable[[Caller], Caller]:
+def only(*roles: Role) -> Callable[[Caller], Awaitable[Caller]]:
     """A dependency: the caller, who must have one of these roles. Raises `Forbidden`."""
 
-    def allowed(who: Annotated[Caller, Depends(caller)]) -> Caller:
+    async def allowed(who: Annotated[Caller, Depends(caller)]) -> Caller:
         if who.role not in roles:
             raise Forbidden(who.role)
         return who

@@ -2,17 +2,20 @@
 
 import asyncio
 import math
-import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import Scope
 
+from services.gateway.parts import Parts
+from services.order.admission import AdmissionReport
+from services.order.circuit import Intake
 from services.shared.errors import DatabaseUnavailable
 
-PENDING_SECONDS = 1.0
+INTAKE_SECONDS = 1.0
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 
@@ -24,11 +27,13 @@ class Metrics:
         self.accepted = Counter(
             "street12_orders_accepted", "Orders accepted, repetitions not counted", registry=self.registry
         )
-        self.pending_payments = Gauge(
-            "street12_payments_pending",
-            "Accepted orders whose payment is in flight; the same from every API process, NaN while it is not known",
+        self.refused = Counter(
+            "street12_orders_refused",
+            "Orders refused, by problem code or the intake's state",
+            ["reason"],
             registry=self.registry,
         )
+        self._intake = _IntakeGauges(self.registry)
         self.requests = Histogram(
             "street12_http_request_seconds",
             "HTTP requests by route",
@@ -36,9 +41,55 @@ class Metrics:
             registry=self.registry,
         )
 
+    def intake(self, report: AdmissionReport | None) -> None:
+        """Where the intake of orders stands; nothing where that is not known."""
+        self._intake.set(report)
+
+    def answered(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count a request whose answer began so many seconds after it came."""
+        # A stranger may send any method: each would become a series of its own.
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self.requests.labels(method, route_of(scope), str(status)).observe(seconds)
+
+
+class _IntakeGauges:
+    """The same from every API process; NaN while it is not known."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, what: str, *labels: str) -> Gauge:
+            return Gauge(f"street12_{name}", what, labels, registry=registry)
+
+        self._pending = gauge("payments_pending", "Accepted orders whose payment is in flight")
+        self._limit = gauge("payments_pending_limit", "As many as that may be")
+        self._oldest = gauge("payments_pending_oldest_seconds", "How long one of them has waited at most")
+        self._median = gauge("payment_median_seconds", "What the last payments took; NaN where there were none")
+        self._state = gauge("admission_state", "1 for the state that the intake of orders is in", "state")
+        self._since = gauge("admission_since_timestamp_seconds", "Since when no orders are taken; 0 while they are")
+
+    def set(self, report: AdmissionReport | None) -> None:
+        if report is None:
+            for one in (self._pending, self._limit, self._oldest, self._median, self._since):
+                one.set(math.nan)
+            for state in Intake:
+                self._state.labels(state).set(math.nan)
+            return
+        standing, median = report.standing, report.standing.circuit.median
+        self._pending.set(standing.pending)
+        self._limit.set(standing.rules.max_pending)
+        self._oldest.set((standing.at - standing.oldest.since).total_seconds() if standing.oldest else 0)
+        self._median.set(math.nan if median is None else median.total_seconds())
+        for state in Intake:
+            self._state.labels(state).set(state is standing.intake)
+        self._since.set(report.since.timestamp() if report.since else 0)
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route that a request took, `unknown` where it took none."""
+    return getattr(scope.get("route"), "path", "unknown")
+
 
 def install_operations(app: FastAPI, metrics: Metrics) -> None:
-    """Health, metrics, and the clock around each request."""
+    """Health and metrics."""
 
     @app.get("/livez", include_in_schema=False)
     async def livez() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
@@ -52,23 +103,11 @@ def install_operations(app: FastAPI, metrics: Metrics) -> None:
 
     @app.get("/metrics", include_in_schema=False)
     async def exposition() -> Response:  # pyright: ignore[reportUnusedFunction]
-        pending = math.nan
+        shop: Parts = app.state.parts
+        report = None
         # A database that is away must not keep the other figures back.
         with suppress(TimeoutError, DatabaseUnavailable):
-            async with asyncio.timeout(PENDING_SECONDS):
-                pending = await app.state.parts.book.pending_payments()
-        metrics.pending_payments.set(pending)
+            async with asyncio.timeout(INTAKE_SECONDS):
+                report = await shop.admission.report(shop.order_database)
+        metrics.intake(report)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    @app.middleware("http")
-    async def timed(  # pyright: ignore[reportUnusedFunction]
-        request: Request, call: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        began = time.perf_counter()
-        response = await call(request)
-        route = request.scope.get("route")
-        # A stranger may send any method: each would become a series of its own.
-        method = request.method if request.method in _METHODS else "other"
-        labels = (method, getattr(route, "path", "unknown"), str(response.status_code))
-        metrics.requests.labels(*labels).observe(time.perf_counter() - began)
-        return response

@@ -7,8 +7,10 @@ from fastapi import Request
 
 from services.delivery.deliveries import Deliveries
 from services.delivery.stock import Warehouse
+from services.gateway.stock_hint import StockHint
 from services.marketing.coupons import Coupons
 from services.order.acceptance import Acceptance
+from services.order.admission import Admission
 from services.order.book import OrderBook
 from services.order.catalogue import Catalogue
 from services.order.dispatch import Dispatcher
@@ -33,15 +35,17 @@ class Parts:
 
     order_database: Database
     catalogue: Catalogue
+    admission: Admission
     acceptance: Acceptance
     book: OrderBook
     dispatcher: Dispatcher
     deliveries: Deliveries
     warehouse: Warehouse
+    stock_hint: StockHint
     coupons: Coupons
     engine: Engine
 
 
-def parts(request: Request) -> Parts:
+async def parts(request: Request) -> Parts:
     """A route's dependency on the app's parts."""
     return request.app.state.parts

@@ -2,7 +2,6 @@
 
 import re
 import uuid
-from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 import structlog
@@ -11,12 +10,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from services.shared.errors import Refused, ShopError
+from services.shared.errors import Refused, ShopError, Unavailable
 
 _log = structlog.get_logger(__name__)
 _LANGUAGE = re.compile(r"(?:^|,)\s*(ko|en)(-[a-z0-9-]+)?\s*(?:;\s*q=([01](?:\.[0-9]{0,3})?)\s*)?(?=,|$)")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-RETRY_AFTER_SECONDS = 2
 PROBLEM = "application/problem+json"
 
 # What the customer reads for each code: Korean, English.
@@ -51,7 +49,15 @@ TEXTS: dict[str, tuple[str, str]] = {
     "not-deliverable": ("배송 중인 주문이 아닙니다.", "The order is not under way to the customer."),
     "not-found": ("찾을 수 없습니다.", "There is no such thing."),
     "not-stuck": ("처리할 보상 작업이 없습니다.", "No such compensation is waiting to be settled."),
+    "order-intake-paused": (
+        "주문이 많아 지금은 주문과 결제를 받을 수 없습니다. 잠시 후 다시 시도해 주세요.",
+        "There are too many orders: orders and payments cannot be taken right now. Please try again shortly.",
+    ),
     "out-of-stock": ("재고가 부족합니다.", "There is not enough in stock."),
+    "overloaded": (
+        "지금은 요청이 너무 많습니다. 잠시 후 다시 시도해 주세요.",
+        "There are too many requests right now. Please try again shortly.",
+    ),
     "payload-too-large": ("요청이 너무 큽니다.", "The request is too large."),
     "payment-declined": ("결제가 거절되었습니다.", "The payment was declined."),
     "payment-provider-rejected": ("결제를 처리할 수 없습니다.", "The payment cannot be processed."),
@@ -59,13 +65,17 @@ TEXTS: dict[str, tuple[str, str]] = {
     "payment-voided": ("취소된 결제입니다.", "The payment was cancelled."),
     "price-changed": ("상품 가격이 변경되었습니다.", "The price of the product has changed."),
     "refund-refused": ("환불이 거절되었습니다.", "The refund was refused."),
+    "request-timeout": (
+        "제시간에 요청을 처리하지 못했습니다. 같은 요청을 다시 보내 주세요.",
+        "The request was not finished in time. Please send the same one again.",
+    ),
     "sale-canceled": ("취소된 주문입니다.", "The order was cancelled."),
     "too-late-to-cancel": ("더 이상 취소할 수 없는 주문입니다.", "The order can no longer be cancelled."),
     "unauthorized": ("누구의 요청인지 알 수 없습니다.", "It is not known who is calling."),
     "unavailable": ("잠시 후 다시 시도해 주세요.", "Please try again shortly."),
     "unknown-product": ("없는 상품입니다.", "There is no such product."),
 }
-_CODES = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 413: "payload-too-large"}
+_CODES = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 413: "payload-too-large", 503: "unavailable"}
 
 
 class BadRequest(Refused):
@@ -101,8 +111,15 @@ class Forbidden(Refused):
     status: ClassVar[int] = 403
 
 
-def problem(request: Request, code: str, status: int, errors: list[dict[str, str]] | None = None) -> Response:
-    """The problem document for a code, in the caller's language."""
+def problem(
+    request: Request,
+    code: str,
+    status: int,
+    errors: list[dict[str, str]] | None = None,
+    *,
+    retry_after_seconds: int = Unavailable.retry_after_seconds,
+) -> Response:
+    """The problem document for a code, in the caller's language; a 503 says when to come back."""
     language = _language(request.headers.get("accept-language", ""))
     korean, english = TEXTS.get(code, TEXTS["internal-error"])
     body: dict[str, Any] = {
@@ -117,8 +134,15 @@ def problem(request: Request, code: str, status: int, errors: list[dict[str, str
         body["errors"] = errors
     headers = {"Content-Language": language, "Cache-Control": "no-store", "Vary": "Accept-Language"}
     if status == 503:
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        headers["Retry-After"] = str(retry_after_seconds)
     return JSONResponse(body, status, headers, media_type=PROBLEM)
+
+
+def shop_problem(request: Request, error: ShopError) -> Response:
+    """The problem document for one of our own errors."""
+    if isinstance(error, Unavailable):
+        return problem(request, error.code, error.status, retry_after_seconds=error.retry_after_seconds)
+    return problem(request, error.code, error.status)
 
 
 def request_id(request: Request) -> str:
@@ -129,14 +153,14 @@ def request_id(request: Request) -> str:
     return request.state.request_id
 
 
-def install_problems(app: FastAPI, *, largest_body: int) -> None:
-    """Answer every error of the app as a problem, a body of more bytes than `largest_body` included."""
+def install_problems(app: FastAPI) -> None:
+    """Answer every error that the app knows as a problem; of the others `Guard` makes one."""
 
     async def shop_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ShopError)
         if not isinstance(error, Refused):
             _log.warning("request failed", code=error.code, error=str(error))
-        return problem(request, error.code, error.status)
+        return shop_problem(request, error)
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -150,28 +174,9 @@ def install_problems(app: FastAPI, *, largest_body: int) -> None:
         answer.headers.update(error.headers or {})
         return answer
 
-    def too_large(request: Request) -> Response | None:
-        length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > largest_body:
-            return problem(request, "payload-too-large", 413)
-        return None
-
-    async def tag_and_guard(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        structlog.contextvars.bind_contextvars(request_id=request_id(request))
-        try:
-            response = too_large(request) or await call(request)
-        except Exception:
-            _log.exception("unexpected error")
-            response = problem(request, "internal-error", 500)
-        if response.status_code == 413 and response.headers.get("content-type") != PROBLEM:
-            response = problem(request, "payload-too-large", 413)  # the framework's own answer is plain text
-        response.headers["X-Request-Id"] = request_id(request)
-        return response
-
     app.add_exception_handler(ShopError, shop_error)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-    app.middleware("http")(tag_and_guard)
 
 
 def _pointer(found: Any) -> dict[str, str]:

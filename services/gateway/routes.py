@@ -11,6 +11,7 @@ from services.gateway.caller import Buyer, Carrier, Operator
 from services.gateway.cursor import decode, encode
 from services.gateway.parts import Parts, parts
 from services.gateway.schemas import (
+    AdmissionAnswer,
     Code,
     CouponAnswer,
     DeliveryAnswer,
@@ -79,6 +80,12 @@ async def move_stock(
 def _reference(*parts: str) -> str:
     """A name for these parts together that no other parts have, however long they are."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@router.get("/admission")
+async def get_admission(shop: Shop, who: Operator) -> AdmissionAnswer:
+    """Whether orders are taken; if not, why and since when."""
+    return AdmissionAnswer.of(await shop.admission.report(shop.order_database))
 
 
 @router.get("/deliveries/{order_id}")

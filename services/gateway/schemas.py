@@ -1,6 +1,6 @@
 """What goes over the wire: camelCase, the shop's own words. Kept apart from the tables, which validate nothing."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
@@ -8,11 +8,14 @@ from pydantic.alias_generators import to_camel
 
 from services.delivery.tables import Delivery
 from services.marketing.tables import Coupon
+from services.order.admission import AdmissionReport
 from services.order.book import OrderReading
+from services.order.circuit import Intake
 from services.order.statuses import OrderStatus
 from services.order.tables import OrderEvent, Product
 
 T = TypeVar("T")
+MILLISECOND = timedelta(milliseconds=1)
 _PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 Moment = Annotated[datetime, PlainSerializer(lambda at: at.isoformat(timespec="microseconds").replace("+00:00", "Z"))]
 
@@ -131,6 +134,43 @@ class EventAnswer(Wire):
     @staticmethod
     def of(event: OrderEvent) -> "EventAnswer":
         return EventAnswer.model_validate(event, from_attributes=True)
+
+
+class PendingPaymentAnswer(Wire):
+    order_id: str
+    since: Moment
+
+
+class AdmissionAnswer(Wire):
+    """Times in milliseconds where their name says so. `trialAt` and `trialOrderId` are those of the open circuit."""
+
+    state: Intake
+    since: Moment | None
+    pending_payments: int
+    max_pending_payments: int
+    oldest_pending_payment: PendingPaymentAnswer | None
+    median_payment_ms: int | None
+    slow_payment_ms: int
+    trial_at: Moment | None
+    trial_order_id: str | None
+    retry_after_seconds: int | None
+
+    @staticmethod
+    def of(report: AdmissionReport) -> "AdmissionAnswer":
+        standing, circuit = report.standing, report.standing.circuit
+        return AdmissionAnswer(
+            state=standing.intake,
+            since=report.since,
+            pending_payments=standing.pending,
+            max_pending_payments=standing.rules.max_pending,
+            oldest_pending_payment=standing.oldest
+            and PendingPaymentAnswer(order_id=standing.oldest.order_id, since=standing.oldest.since),
+            median_payment_ms=None if circuit.median is None else round(circuit.median / MILLISECOND),
+            slow_payment_ms=round(standing.rules.slow / MILLISECOND),
+            trial_at=circuit.trial_at,
+            trial_order_id=circuit.trial_order_id,
+            retry_after_seconds=None if standing.room else standing.retry_after_seconds,
+        )
 
 
 class DeliveryAnswer(Wire):

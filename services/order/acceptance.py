@@ -1,17 +1,34 @@
-"""How an order is accepted: one transaction, after which it is promised to the customer."""
+"""How an order is accepted: one transaction, after which it is promised to the customer.
+
+First a look, which takes no lock and turns away whoever must be turned away; then, for the others, the transaction
+that puts the order in. Orders that come at the same time share both (`Together`).
+"""
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
+
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from services.order import repository
-from services.order.errors import IdempotencyKeyReused, OutOfStock, PriceChanged, UnknownProduct
+from services.order.admission import Admission
+from services.order.book import OrderReading
+from services.order.circuit import Intake, Standing
+from services.order.errors import IdempotencyKeyReused, OrderIntakePaused, OutOfStock, PriceChanged, UnknownProduct
+from services.order.repository import CallersKey
 from services.order.statuses import DeliveryStatus, EventType, OrderStatus, PayStatus
 from services.order.tables import IdempotencyKey, Order, OrderEvent, OrderView, Product
 from services.shared.clock import Clock, utc_now
-from services.shared.database import Database, insert_if_new
+from services.shared.database import Database, is_duplicate
+from services.shared.errors import ShopError
 from services.shared.ids import NewId, new_order_id
+from services.shared.together import Together
+
+_LOOKS = 5
+"""How often an order may be overtaken between look and transaction until it is told to come back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,95 +45,230 @@ class NewOrder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accepted:
-    """An accepted order; `replayed` when an earlier request had brought it."""
+class Accepted(OrderReading):
+    """An accepted order as it stands; `replayed` when an earlier request had brought it."""
 
-    order: Order
     replayed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wish:
+    """A request, the key that it came with, and the id that its order will have."""
+
+    key: IdempotencyKey
+    request: NewOrder
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NewRows:
+    """What a new order is put in as."""
+
+    key: IdempotencyKey
+    order: Order
+    view: OrderView
+    event: OrderEvent
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What a look found: where the intake stands, orders of the keys that came, products that are wished for."""
+
+    standing: Standing
+    known: dict[CallersKey, tuple[IdempotencyKey, Order, OrderView]]
+    products: dict[str, Product]
+
+    def answer(self, wish: _Wish) -> Accepted | ShopError | None:
+        """The order that the wish's key stands for, or why there can be none; nothing if there can be a new one."""
+        if found := self.known.get(_name(wish.key)):
+            key, order, view = found
+            if key.fingerprint != wish.key.fingerprint:
+                return IdempotencyKeyReused(key.idempotency_key)
+            return Accepted(order, view, replayed=order.order_id != wish.key.order_id)
+        product_id, price = wish.request.product_id, wish.request.product_price
+        if (product := self.products.get(product_id)) is None:
+            return UnknownProduct(product_id)
+        return None if price in (None, product.product_price) else PriceChanged(product_id)
+
+    def paused(self) -> OrderIntakePaused:
+        """Why nobody gets in, or nobody else. The last place may be on its way to be taken in this very process."""
+        intake = self.standing.intake
+        reason = Intake.PAYMENTS_PENDING if intake is Intake.OPEN else intake
+        return OrderIntakePaused(reason, self.standing.retry_after_seconds)
+
+
+class _Overtaken(Exception):
+    """Somebody else took the key, or the last place, between look and transaction. Nothing was put in."""
+
+
+async def _not_known() -> bool:
+    return False
 
 
 class Acceptance:
     """Accepts orders. `lease` is how long a new order is left to the process that accepted it."""
 
     def __init__(
-        self, database: Database, *, lease: timedelta, clock: Clock = utc_now, new_id: NewId = new_order_id
+        self,
+        database: Database,
+        admission: Admission,
+        *,
+        lease: timedelta,
+        clock: Clock = utc_now,
+        new_id: NewId = new_order_id,
     ) -> None:
         self._database = database
+        self._admission = admission
         self._lease = lease
         self._clock = clock
         self._new_id = new_id
+        self._on_their_way = Counter[CallersKey]()  # between look and transaction, where no other look can see them
+        self._look = Together(self._look_at)
+        self._put_in = Together(self._put_in_all)
 
     async def accept(
-        self, *, user_id: str, idempotency_key: str, request: NewOrder, known_out_of_stock: bool = False
+        self,
+        *,
+        user_id: str,
+        idempotency_key: str,
+        request: NewOrder,
+        known_out_of_stock: Callable[[], Awaitable[bool]] = _not_known,
     ) -> Accepted:
         """Accept a request, once for each key of its caller: a repetition answers the order that is there.
 
-        A refusal leaves nothing behind, the key included. Raises `IdempotencyKeyReused`, `OutOfStock`,
-        `UnknownProduct`, `PriceChanged`.
+        Stock is asked about only for an order that would be accepted. A refusal leaves nothing behind, the key
+        included. Raises `IdempotencyKeyReused`, `OutOfStock`, `UnknownProduct`, `PriceChanged`, `OrderIntakePaused`.
         """
-        now = self._clock()
-        # One id for all attempts at the transaction: an order that a lost commit left behind is then known as ours.
-        order_id = self._new_id()
         key = IdempotencyKey(
             user_id=user_id,
             idempotency_key=idempotency_key,
             fingerprint=_fingerprint(request),
-            order_id=order_id,
-            created_at=now,
+            # One id for all attempts: an order that a lost commit left behind is then known as ours.
+            order_id=self._new_id(),
+            created_at=self._clock(),
+        )
+        wish = _Wish(key=key, request=request)
+        asked = False
+        for _ in range(_LOOKS):
+            seen = await self._look.ask(wish)
+            if isinstance(seen, Accepted):
+                return seen
+            self._on_their_way[_name(key)] += 1
+            try:
+                if not asked and await known_out_of_stock():
+                    raise OutOfStock(request.product_id)
+                asked = True
+                return await self._put_in.ask(seen)
+            except _Overtaken:
+                continue
+            finally:
+                self._on_their_way -= Counter([_name(key)])
+        raise OrderIntakePaused(Intake.PAYMENTS_PENDING, retry_after_seconds=1)
+
+    async def _look_at(self, wishes: Sequence[_Wish]) -> list[Accepted | _NewRows | ShopError]:
+        """What becomes of each wish, as far as can be said without a lock."""
+
+        async def work(session: repository.AsyncSession) -> _Seen:
+            # Before the keys: an order that takes a place here is known by its key there.
+            standing = await self._admission.look(session)
+            known = await repository.orders_of_keys(session, {_name(wish.key) for wish in wishes})
+            products = await repository.products_of(session, {wish.request.product_id for wish in wishes})
+            return _Seen(
+                standing=standing,
+                known={_name(found[0]): found for found in known},
+                products={product.product_id: product for product in products},
+            )
+
+        seen = await self._database.read(work)
+        admitted = set(self._on_their_way)
+        answers: list[Accepted | _NewRows | ShopError] = []
+        for wish in wishes:
+            answer = seen.answer(wish) or self._new_rows(wish, seen.products[wish.request.product_id])
+            if isinstance(answer, _NewRows) and _name(wish.key) not in admitted:
+                if len(admitted) < seen.standing.room:
+                    admitted.add(_name(wish.key))
+                else:
+                    answer = seen.paused()
+            answers.append(answer)
+        return answers
+
+    async def _put_in_all(self, orders: Sequence[_NewRows]) -> list[Accepted | Exception]:
+        """Put orders in, of those with the same key the first."""
+        firsts: dict[CallersKey, _NewRows] = {}
+        for one in orders:
+            firsts.setdefault(_name(one.key), one)
+        # In the order of their keys: two processes that put in the same ones wait for each other one way round only.
+        failures = await self._failures(sorted(firsts.values(), key=lambda one: _name(one.key)))
+        answers: list[Accepted | Exception] = []
+        for one in orders:
+            failure = failures.get(one.order.order_id) if firsts[_name(one.key)] is one else _Overtaken()
+            answers.append(failure or Accepted(one.order, one.view, replayed=False))
+        return answers
+
+    async def _failures(self, orders: Sequence[_NewRows]) -> dict[str, Exception]:
+        """Put orders in, together if that can be, and say which could not be, and why. Raises `DatabaseUnavailable`."""
+        try:
+            await self._transaction(orders)
+        except (_Overtaken, DBAPIError) as error:
+            if len(orders) == 1:
+                return {orders[0].order.order_id: error}
+        else:
+            return {}
+        failures: dict[str, Exception] = {}
+        for one in orders:
+            failures |= await self._failures([one])
+        return failures
+
+    async def _transaction(self, orders: Sequence[_NewRows]) -> None:
+        async def work(session: repository.AsyncSession) -> None:
+            await repository.add_rows(session, [one.key for one in orders])
+            await repository.add_rows(session, [one.order for one in orders])
+            await repository.add_rows(session, [one.view for one in orders])
+            await repository.add_rows(session, [one.event for one in orders])
+            if not await self._admission.take(session, [one.order.order_id for one in orders]):
+                raise _Overtaken
+
+        try:
+            await self._database.write(work)
+        except IntegrityError as error:
+            if is_duplicate(error):
+                raise _Overtaken from error
+            raise
+
+    def _new_rows(self, wish: _Wish, product: Product) -> _NewRows:
+        request, order_id, now = wish.request, wish.key.order_id, wish.key.created_at
+        return _NewRows(
+            key=wish.key,
+            order=Order(
+                order_id=order_id,
+                user_id=wish.key.user_id,
+                product_id=product.product_id,
+                product_name=product.product_name,
+                product_price=product.product_price,
+                qty=request.qty,
+                amount=product.product_price * request.qty,
+                currency=product.currency,
+                username=request.username,
+                address=request.address,
+                phone_no=request.phone_no,
+                payment_method=request.payment_method,
+                order_date=now,
+                claimed_until=now + self._lease,
+            ),
+            view=OrderView(
+                order_id=order_id,
+                user_id=wish.key.user_id,
+                order_status=OrderStatus.ORDER_RECEIVED,
+                pay_status=PayStatus.NOT_PAID,
+                delivery_status=DeliveryStatus.NONE,
+                version=1,
+                updated_at=now,
+            ),
+            event=OrderEvent(order_id=order_id, version=1, type=EventType.ORDER_RECEIVED, at=now),
         )
 
-        async def work(session: repository.AsyncSession) -> Accepted:
-            if not await insert_if_new(session, key):
-                known = await repository.order_of_key(session, user_id, idempotency_key)
-                if known is None or known[0] != key.fingerprint:
-                    raise IdempotencyKeyReused(idempotency_key)
-                return Accepted(order=known[1], replayed=known[1].order_id != order_id)
-            if known_out_of_stock:
-                raise OutOfStock(request.product_id)
-            product = await repository.product(session, request.product_id)
-            if product is None:
-                raise UnknownProduct(request.product_id)
-            if request.product_price not in (None, product.product_price):
-                raise PriceChanged(request.product_id)
-            order = self._order(order_id, user_id, request, product, now)
-            await repository.add_order(session, order, _view(order), _received(order))
-            return Accepted(order=order, replayed=False)
 
-        return await self._database.write(work)
-
-    def _order(self, order_id: str, user_id: str, request: NewOrder, product: Product, now: datetime) -> Order:
-        return Order(
-            order_id=order_id,
-            user_id=user_id,
-            product_id=product.product_id,
-            product_name=product.product_name,
-            product_price=product.product_price,
-            qty=request.qty,
-            amount=product.product_price * request.qty,
-            currency=product.currency,
-            username=request.username,
-            address=request.address,
-            phone_no=request.phone_no,
-            payment_method=request.payment_method,
-            order_date=now,
-            claimed_until=now + self._lease,
-        )
-
-
-def _view(order: Order) -> OrderView:
-    return OrderView(
-        order_id=order.order_id,
-        user_id=order.user_id,
-        order_status=OrderStatus.ORDER_RECEIVED,
-        pay_status=PayStatus.NOT_PAID,
-        delivery_status=DeliveryStatus.NONE,
-        version=1,
-        updated_at=order.order_date,
-    )
-
-
-def _received(order: Order) -> OrderEvent:
-    return OrderEvent(order_id=order.order_id, version=1, type=EventType.ORDER_RECEIVED, at=order.order_date)
+def _name(key: IdempotencyKey) -> CallersKey:
+    return key.user_id, key.idempotency_key
 
 
 def _fingerprint(request: NewOrder) -> str:

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from services.shared.errors import NotFound, Refused, ShopError
+from services.shared.errors import NotFound, Refused, ShopError, Unavailable
 
 
 class UnknownProduct(NotFound):
@@ -28,6 +28,17 @@ class IdempotencyKeyReused(Refused):
 
     code: ClassVar[str] = "idempotency-key-reused"
     status: ClassVar[int] = 422
+
+
+class OrderIntakePaused(Unavailable):
+    """No orders are taken right now: too many payments are in flight, or they have become slow. Nothing was stored."""
+
+    code: ClassVar[str] = "order-intake-paused"
+
+    def __init__(self, reason: str, retry_after_seconds: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
 
 
 class AmountMismatch(ShopError):

@@ -1,15 +1,18 @@
 """The rules of payments: one charge an order at most, and none that stays after it was called off.
 
 The row says what may be done, and is committed before the provider is asked to do it. The intent that the row names
-is the only one that is ever confirmed, so a charge that is called off needs no other one to be looked for.
+is the only one that is ever confirmed, so a charge that is called off needs no other one to be looked for. A decline
+stands in the row only once that intent is void: so nobody is charged for an order that reads as declined.
 """
 
 from enum import StrEnum
 
 from services.order import repository
+from services.order.admission import Admission
 from services.order.errors import AmountMismatch
 from services.order.provider import (
     InsufficientFunds,
+    Intent,
     IntentStatus,
     PaymentDeclined,
     PaymentProvider,
@@ -33,11 +36,14 @@ class PaymentState(StrEnum):
 
 
 class Payments:
-    """Charges orders and gives the money back."""
+    """Charges orders and gives the money back. Tells the admission of each outcome, and how long it took to know it."""
 
-    def __init__(self, database: Database, provider: PaymentProvider, clock: Clock = utc_now) -> None:
+    def __init__(
+        self, database: Database, provider: PaymentProvider, admission: Admission, clock: Clock = utc_now
+    ) -> None:
         self._database = database
         self._provider = provider
+        self._admission = admission
         self._clock = clock
 
     async def pay(self, *, order_id: str, amount: int, currency: str, payment_method: str) -> None:
@@ -52,17 +58,13 @@ class Payments:
         if not _is_pending(payment):
             return
         try:
-            intent = await self._provider.confirm(
-                order_id=order_id, intent_id=_intent_of(payment), payment_method=payment_method
-            )
-        except PaymentDeclined as error:
-            await self._move(order_id, PaymentState.PENDING, PaymentState.DECLINED, decline_code=error.code)
+            intent = await self._charge(payment, payment_method)
+        except PaymentDeclined as decline:
+            await self._settle(payment, PaymentState.DECLINED, decline_code=decline.code)
             raise
         if (intent.amount_received, intent.currency) != (amount, currency):
             raise AmountMismatch(f"{order_id}: {intent.amount_received} {intent.currency} for {amount} {currency}")
-        payment = await self._move(order_id, PaymentState.PENDING, PaymentState.PAID)
-        if payment.state != PaymentState.PAID:
-            raise PaymentVoided(order_id)  # the undo, which was faster, sees to the money
+        await self._settle(payment, PaymentState.PAID)  # or the undo, which was faster, sees to the money
 
     async def refund(self, *, order_id: str, amount: int, currency: str) -> bool:
         """Give an order's money back if it was charged, and see to it that it is not charged later.
@@ -76,14 +78,14 @@ class Payments:
         try:
             payment = await self._with_intent(payment, amount, currency)
         except ProviderRejected:  # it has none and gives none, and one that was not noted is never confirmed
-            await self._move(order_id, PaymentState.VOIDING, PaymentState.VOIDED)
+            await self._end(order_id, PaymentState.VOIDED)
             return False
         intent = await self._provider.cancel_intent(order_id=order_id, intent_id=_intent_of(payment))
         if intent.status is IntentStatus.CANCELED:
-            await self._move(order_id, PaymentState.VOIDING, PaymentState.VOIDED)
+            await self._end(order_id, PaymentState.VOIDED)
             return False
         await self._provider.refund(order_id=order_id, intent_id=intent.intent_id, amount=intent.amount_received)
-        await self._move(order_id, PaymentState.VOIDING, PaymentState.REFUNDED)
+        await self._end(order_id, PaymentState.REFUNDED)
         return True
 
     async def _begin(self, order_id: str, amount: int, currency: str) -> Payment:
@@ -127,27 +129,57 @@ class Payments:
             return payment
         order_id = payment.order_id
         intent = await self._provider.create_intent(order_id=order_id, amount=amount, currency=currency)
-        now = self._clock()
 
         async def work(session: repository.AsyncSession) -> Payment:
-            await repository.set_intent(session, order_id, intent_id=intent.intent_id, at=now)
+            await repository.set_intent(session, order_id, intent_id=intent.intent_id)
             return await _known(session, order_id)
 
         return await self._database.write(work)
 
-    async def _move(
-        self, order_id: str, source: PaymentState, target: PaymentState, *, decline_code: str | None = None
-    ) -> Payment:
-        """Bring the payment from one state to another if it is in the first, and answer what it is then."""
+    async def _charge(self, payment: Payment, payment_method: str) -> Intent:
+        """The charged intent. Raises `PaymentDeclined`, and only when nothing can be charged on the intent any more."""
+        order_id, intent_id = payment.order_id, _intent_of(payment)
+        try:
+            return await self._provider.confirm(order_id=order_id, intent_id=intent_id, payment_method=payment_method)
+        except PaymentVoided as void:
+            # Whoever calls an order off has changed its row before. Where the row has not changed, an attempt that was
+            # declined made the intent void, and has not noted it.
+            raise PaymentDeclined(f"{order_id}: the intent was void already") from void
+        except PaymentDeclined:
+            intent = await self._provider.cancel_intent(order_id=order_id, intent_id=intent_id)
+            if intent.status is IntentStatus.CANCELED:
+                raise
+            return intent  # an attempt that overlapped this one was not declined
+
+    async def _settle(self, payment: Payment, outcome: PaymentState, *, decline_code: str | None = None) -> None:
+        """Note what became of a pending payment and tell the admission, once for all who learn it.
+
+        Where another outcome was noted before, that one stands, and is raised.
+        """
+        order_id, now = payment.order_id, self._clock()
+
+        async def work(session: repository.AsyncSession) -> Payment | None:
+            pending = (PaymentState.PENDING,)
+            if not await repository.move_payment(
+                session, order_id, sources=pending, target=outcome, at=now, decline_code=decline_code
+            ):
+                return await _known(session, order_id)
+            # Last, because all payments share what this locks.
+            await self._admission.settled(session, order_id, took=now - payment.updated_at)
+            return None
+
+        noted_before = await self._database.write(work)
+        if noted_before is not None:
+            _raise_unless_standing(noted_before)
+
+    async def _end(self, order_id: str, end: PaymentState) -> None:
+        """Note how a payment that was called off has ended."""
         now = self._clock()
 
-        async def work(session: repository.AsyncSession) -> Payment:
-            await repository.move_payment(
-                session, order_id, sources=(source,), target=target, at=now, decline_code=decline_code
-            )
-            return await _known(session, order_id)
+        async def work(session: repository.AsyncSession) -> None:
+            await repository.move_payment(session, order_id, sources=(PaymentState.VOIDING,), target=end, at=now)
 
-        return await self._database.write(work)
+        await self._database.write(work)
 
     def _payment(self, order_id: str, state: PaymentState, amount: int, currency: str) -> Payment:
         return Payment(order_id=order_id, state=state, amount=amount, currency=currency, updated_at=self._clock())
@@ -162,12 +194,17 @@ async def _known(session: repository.AsyncSession, order_id: str) -> Payment:
 
 def _is_pending(payment: Payment) -> bool:
     """Whether the charge is still to be made; not so when it was. Raises what else became of the payment."""
+    _raise_unless_standing(payment)
+    return payment.state == PaymentState.PENDING
+
+
+def _raise_unless_standing(payment: Payment) -> None:
+    """Raises what became of a payment that is neither pending nor paid."""
     if payment.state == PaymentState.DECLINED:
         kind = InsufficientFunds if payment.decline_code == InsufficientFunds.code else PaymentDeclined
         raise kind(payment.order_id)
     if payment.state not in (PaymentState.PENDING, PaymentState.PAID):
         raise PaymentVoided(payment.order_id)
-    return payment.state == PaymentState.PENDING
 
 
 def _intent_of(payment: Payment) -> str:

@@ -1,17 +1,21 @@
 """All SQL of the order team."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import col, func, select, update
+from sqlmodel import SQLModel, and_, col, delete, func, or_, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
 from services.order.statuses import OrderState, OrderStatus
-from services.order.tables import IdempotencyKey, Order, OrderEvent, OrderView, Payment, Product
+from services.order.tables import AdmissionState, IdempotencyKey, Order, OrderEvent, OrderView, Payment, Product
 from services.shared.database import insert_if_new
+
+CallersKey = tuple[str, str]
+"""Who calls, and the Idempotency-Key that they gave."""
 
 
 async def products(session: AsyncSession) -> Sequence[Product]:
@@ -32,58 +36,103 @@ async def change_product(session: AsyncSession, changed: Product) -> bool:
     return result.rowcount == 1
 
 
-async def order_of_key(session: AsyncSession, user_id: str, idempotency_key: str) -> tuple[str, Order] | None:
-    """The order that a caller's key stands for, after the fingerprint of the request that it came with."""
+async def products_of(session: AsyncSession, product_ids: Collection[str]) -> Sequence[Product]:
+    return (await session.exec(select(Product).where(col(Product.product_id).in_(product_ids)))).all()
+
+
+async def orders_of_keys(
+    session: AsyncSession, keys: Collection[CallersKey]
+) -> Sequence[tuple[IdempotencyKey, Order, OrderView]]:
+    """The orders that callers' keys stand for, of those keys that stand for one."""
     statement = (
-        select(IdempotencyKey.fingerprint, Order)
+        select(IdempotencyKey, Order, OrderView)
         .join(Order, col(Order.order_id) == col(IdempotencyKey.order_id))
-        .where(IdempotencyKey.user_id == user_id, IdempotencyKey.idempotency_key == idempotency_key)
-    )
-    return (await session.exec(statement)).one_or_none()
-
-
-async def add_order(session: AsyncSession, order: Order, view: OrderView, event: OrderEvent) -> None:
-    for row in (order, view, event):
-        await session.exec(insert(type(row)).values(**row.model_dump()))
-
-
-async def claimable(session: AsyncSession, now: datetime, limit: int) -> Sequence[Order]:
-    """Orders that have no workflow and belong to nobody, those that waited longest first."""
-    statement = (
-        select(Order)
-        .where(col(Order.started_at).is_(None), col(Order.claimed_until) <= now)
-        .order_by(col(Order.claimed_until), col(Order.order_id))
-        .limit(limit)
+        .join(OrderView, col(OrderView.order_id) == col(IdempotencyKey.order_id))
+        .where(
+            # Not as pairs in a list: SQLite would read the whole table.
+            or_(*(and_(IdempotencyKey.user_id == user, IdempotencyKey.idempotency_key == key) for user, key in keys))
+        )
     )
     return (await session.exec(statement)).all()
 
 
-async def claim(session: AsyncSession, order_id: str, *, seen: datetime, until: datetime) -> bool:
-    """Take an order if nobody did since it was seen; says whether it did. One statement, so two cannot both win."""
-    result = await session.exec(
-        update(Order)
-        .where(col(Order.order_id) == order_id, col(Order.started_at).is_(None), col(Order.claimed_until) == seen)
-        .values(claimed_until=until)
-    )
-    return result.rowcount == 1
+async def add_rows(session: AsyncSession, rows: Sequence[SQLModel]) -> None:
+    """Put new rows of one table in, in one statement."""
+    connection = await session.connection()
+    await connection.execute(insert(type(rows[0])), [row.model_dump() for row in rows])
 
 
-async def mark_started(session: AsyncSession, order_id: str, at: datetime) -> None:
+async def admission(session: AsyncSession, name: str, *, lock: bool = False) -> AdmissionState | None:
+    """What a circuit breaker knows; locked, until the end of the transaction nobody else can lock it."""
+    statement = select(AdmissionState).where(AdmissionState.name == name)
+    return (await session.exec(statement.with_for_update() if lock else statement)).one_or_none()
+
+
+async def set_admission(session: AsyncSession, state: AdmissionState) -> None:
     await session.exec(
-        update(Order).where(col(Order.order_id) == order_id, col(Order.started_at).is_(None)).values(started_at=at)
+        update(AdmissionState)
+        .where(col(AdmissionState.name) == state.name)
+        .values(**state.model_dump(exclude={"name"}))
     )
+
+
+async def has_claimable(session: AsyncSession, now: datetime) -> bool:
+    """Whether there is an order that has no workflow and belongs to nobody."""
+    return (await session.exec(_claimable(now).limit(1))).first() is not None
+
+
+async def claim(session: AsyncSession, *, now: datetime, until: datetime, limit: int) -> Sequence[Order]:
+    """Take orders that have no workflow and belong to nobody, those that waited longest first.
+
+    Those that another transaction is just changing are neither taken nor waited for (on SQLite there is no other).
+    """
+    orders = (await session.exec(_claimable(now).limit(limit).with_for_update(skip_locked=True))).all()
+    if orders:
+        order_ids = [order.order_id for order in orders]
+        await session.exec(update(Order).where(col(Order.order_id).in_(order_ids)).values(claimed_until=until))
+    return orders
+
+
+def _claimable(now: datetime) -> SelectOfScalar[Order]:
+    return (
+        select(Order)
+        .where(col(Order.started_at).is_(None), col(Order.claimed_until) <= now)
+        .order_by(col(Order.claimed_until), col(Order.order_id))
+    )
+
+
+async def mark_started(session: AsyncSession, order_ids: Sequence[str], at: datetime) -> None:
+    """Note that orders have their workflows; one that was noted before keeps its time."""
+    # A condition on `started_at` would be a second index to go by, and so to lock others' orders on the way.
+    await session.exec(
+        update(Order)
+        .where(col(Order.order_id).in_(order_ids))
+        .values(started_at=func.coalesce(col(Order.started_at), at))
+    )
+
+
+async def forget_keys(session: AsyncSession, *, before: datetime, limit: int) -> bool:
+    """Delete keys that came before a moment, the oldest so many; says whether there may be more of them.
+
+    Those of the same microsecond go together.
+    """
+    created = col(IdempotencyKey.created_at)
+    oldest = select(IdempotencyKey.created_at).where(created < before).order_by(created)
+    last = (await session.exec(oldest.offset(limit - 1).limit(1))).first()
+    await session.exec(delete(IdempotencyKey).where(created < before if last is None else created <= last))
+    return last is not None
 
 
 async def payment_of_order(session: AsyncSession, order_id: str) -> Payment | None:
     return await session.get(Payment, order_id, populate_existing=True)
 
 
-async def set_intent(session: AsyncSession, order_id: str, *, intent_id: str, at: datetime) -> bool:
+async def set_intent(session: AsyncSession, order_id: str, *, intent_id: str) -> bool:
     """Note a payment's intent unless one was noted before; says whether it did."""
     result = await session.exec(
         update(Payment)
         .where(col(Payment.order_id) == order_id, col(Payment.intent_id).is_(None))
-        .values(intent_id=intent_id, updated_at=at)
+        .values(intent_id=intent_id)
     )
     return result.rowcount == 1
 
@@ -165,6 +214,17 @@ async def pending_payments(session: AsyncSession) -> int:
     """How many orders are accepted while their payment is in flight."""
     statement = select(func.count()).where(OrderView.order_status == OrderStatus.ORDER_RECEIVED)
     return (await session.exec(statement)).one()
+
+
+async def pending_order(session: AsyncSession, *, newest: bool) -> OrderView | None:
+    """The order whose payment has been in flight for longest, or for the shortest time."""
+    by_age = col(OrderView.order_id).desc() if newest else col(OrderView.order_id)
+    statement = select(OrderView).where(OrderView.order_status == OrderStatus.ORDER_RECEIVED)
+    return (await session.exec(statement.order_by(by_age).limit(1))).one_or_none()
+
+
+async def view_of_order(session: AsyncSession, order_id: str) -> OrderView | None:
+    return await session.get(OrderView, order_id)
 
 
 async def events_of_order(session: AsyncSession, order_id: str, *, after: int) -> Sequence[OrderEvent]:

@@ -108,8 +108,25 @@ class IdempotencyKey(OrderTable, table=True):
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 
+class AdmissionState(OrderTable, table=True):
+    """What the circuit breaker of the intake knows, one row: see `circuit.Circuit`. Made by the first who needs it."""
+
+    __tablename__ = "admission"  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
+    __table_args__: ClassVar[Any] = MYSQL_TABLE
+
+    name: str = Field(primary_key=True, max_length=32)
+    open_since: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    trial_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    trial_order_id: str | None = Field(default=None, max_length=64)
+    recent: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]], sa_type=JSON)
+    updated_at: datetime = Field(sa_type=UtcDateTime)
+
+
 class Payment(OrderTable, table=True):
-    """One payment an order. A row that is `Voided` with no intent is the tombstone of a charge that never began."""
+    """One payment an order. A row that is `Voided` with no intent is the tombstone of a charge that never began.
+
+    `updated_at` is since when it has been in its state.
+    """
 
     __tablename__ = "payments"  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
     __table_args__: ClassVar[Any] = MYSQL_TABLE

@@ -82,6 +82,9 @@ class Database:
     def __init__(self, url: str, pool: PoolSettings | None = None) -> None:
         self._settings = pool or PoolSettings()
         self.engine = _engine(url, self._settings)
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def write(self, work: Work[T]) -> T:
         """Run `work` in a transaction that may write; its effects are all there when this returns, or none.
@@ -105,11 +108,14 @@ class Database:
         await self.read(one)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, once the work that is under way has come to its end; its time is bounded."""
+        await self._idle.wait()
         await self.engine.dispose()
 
     async def _attempt(self, work: Work[T], *, writes: bool) -> T:
         cause = "no answer"
+        self._under_way += 1
+        self._idle.clear()
         try:
             async with asyncio.timeout(self._settings.transaction_seconds):
                 for attempt in range(1, self._settings.attempts + 1):
@@ -125,6 +131,10 @@ class Database:
                     await asyncio.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**attempt)
         except TimeoutError:
             cause = f"not done within {self._settings.transaction_seconds:g} s, {cause}"
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
         raise DatabaseUnavailable(cause)
 
     async def _once(self, work: Work[T], *, writes: bool) -> T:
@@ -152,10 +162,15 @@ async def insert_if_new(session: AsyncSession, row: SQLModel) -> bool:
     try:
         await session.exec(insert(type(row)).values(**row.model_dump()))
     except IntegrityError as error:
-        if _is_duplicate(error):
+        if is_duplicate(error):
             return False
         raise
     return True
+
+
+def is_duplicate(error: IntegrityError) -> bool:
+    """Whether a row with the same unique key was there."""
+    return _number(error) == 1062 or str(_number(error)).startswith("UNIQUE constraint failed")
 
 
 def _engine(url: str, settings: PoolSettings) -> AsyncEngine:
@@ -232,10 +247,6 @@ def _is_repeatable(error: Exception) -> bool:
 def _number(error: DBAPIError) -> object:
     """MySQL's number of an error; SQLite has only a message."""
     return error.orig.args[0] if error.orig and error.orig.args else None
-
-
-def _is_duplicate(error: IntegrityError) -> bool:
-    return _number(error) == 1062 or str(_number(error)).startswith("UNIQUE constraint failed")
 
 
 def _cause(error: Exception) -> str:

@@ -33,11 +33,12 @@ class NotFound(Refused):
 
 
 class Unavailable(ShopError):
-    """Something this needs is away for now; nothing was lost, try again."""
+    """Something this needs is away for now; nothing was lost, try again after `retry_after_seconds`."""
 
     code: ClassVar[str] = "unavailable"
     status: ClassVar[int] = 503
     retryable: ClassVar[bool] = True
+    retry_after_seconds: int = 2
 
 
 class DatabaseUnavailable(Unavailable):

@@ -132,10 +132,24 @@ class OrderSettings(Settings):
     """How often the dispatcher looks for accepted orders that have no workflow."""
     dispatch_lease_seconds: float = Field(default=10.0, gt=0)
     """How long an accepted order belongs to the process that is starting it."""
+    idempotency_hours: float = Field(default=48.0, gt=0)
+    """How long a caller's Idempotency-Key stands for the order that it brought; at least, and published."""
+    payment_budget_hours: float = Field(default=24.0, gt=0)
+    """A payment whose outcome could not be learned by then is called off, and its order flagged."""
+    max_pending_payments: int = Field(default=3, ge=1)
+    """How many accepted orders may wait for their payment at once. API and worker need the same of these three."""
+    slow_payment_ms: int = Field(default=610, ge=1)
+    """When the median of the last ten payments is above it, no orders are taken for a while."""
+    admission_cooldown_seconds: float = Field(default=5.0, gt=0)
+    """How long that is, until one order may try whether payments are fast again."""
 
     @property
     def delivery_deadline(self) -> timedelta:
         return timedelta(hours=self.delivery_deadline_hours)
+
+    @property
+    def payment_budget(self) -> timedelta:
+        return timedelta(hours=self.payment_budget_hours)
 
 
 class ApiSettings(Settings):
@@ -147,6 +161,10 @@ class ApiSettings(Settings):
     port: int = Field(default=8000, ge=0, le=65535)
     drain_seconds: float = Field(default=10.0, ge=0)
     """How long requests in flight may take to finish after SIGTERM."""
+    max_requests: int = Field(default=256, ge=1)
+    """How many requests are worked on at once; who comes on top is told to come back. Streams are not counted."""
+    request_seconds: float = Field(default=15.0, gt=0)
+    """The longest that a request may take, beside the time that its caller asked to wait."""
 
 
 class WorkerSettings(Settings):

@@ -13,10 +13,13 @@ from services.delivery.deliveries import Deliveries
 from services.delivery.stock import Warehouse
 from services.gateway import operations, stream
 from services.gateway.parts import Parts
+from services.gateway.stock_hint import StockHint
 from services.marketing.coupons import Coupons
 from services.order.acceptance import Acceptance
+from services.order.admission import Admission
 from services.order.book import OrderBook
 from services.order.catalogue import Catalogue
+from services.order.circuit import AdmissionRules
 from services.order.dispatch import Dispatcher, Inbox
 from services.shared.database import Database
 from services.shared.migrations import upgrade
@@ -36,8 +39,7 @@ async def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def shop(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
     """The API with its lifespan entered, 10 pieces of tea at 4500 won and 1 pot at 90000 won."""
-    monkeypatch.setattr(api, "STOCK_HINT_SECONDS", 30)  # the machine that runs the tests may be busy with others
-    monkeypatch.setattr(operations, "PENDING_SECONDS", 30)
+    monkeypatch.setattr(operations, "INTAKE_SECONDS", 30)
     monkeypatch.setattr(stream, "STREAM_SECONDS", 0)
     for team in TEAMS:
         await asyncio.to_thread(shutil.copy, migrated / f"{team}.db", tmp_path)
@@ -46,14 +48,17 @@ async def shop(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) 
     order, delivery, marketing = (Database(f"sqlite+aiosqlite:///{tmp_path / team}.db", pool) for team in TEAMS)
     book = OrderBook(order)
     engine = FakeEngine(book)
+    admission, warehouse = Admission(AdmissionRules(max_pending=1000)), Warehouse(delivery)
     parts = Parts(
         order_database=order,
         catalogue=Catalogue(order),
-        acceptance=Acceptance(order, lease=LEASE),
+        admission=admission,
+        acceptance=Acceptance(order, admission, lease=LEASE),
         book=book,
         dispatcher=Dispatcher(Inbox(order, lease=LEASE), engine.start),
         deliveries=Deliveries(delivery),
-        warehouse=Warehouse(delivery),
+        warehouse=warehouse,
+        stock_hint=StockHint(warehouse, seconds=30),  # the machine that runs the tests may be busy with others
         coupons=Coupons(marketing),
         engine=engine,
     )

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from services.order.book import OrderBook
 from services.order.statuses import EventType, OrderState, OrderStatus, PayStatus
 from services.shared.database import Database
 from services.shared.settings import PoolSettings
@@ -360,9 +359,10 @@ async def test_the_payments_in_flight_are_counted(shop: Shop) -> None:
     await shop.record(orders[0], PLACED, EventType.ORDER_PLACED)
     assert "street12_payments_pending 2.0" in (await shop.client.get("/metrics")).text
     gone = Database("sqlite+aiosqlite:////nowhere/order.db", PoolSettings(attempts=1))
-    shop.exchange(book=OrderBook(gone))
+    shop.exchange(order_database=gone)
     answer = await shop.client.get("/metrics")
     assert "street12_payments_pending NaN" in answer.text
+    assert 'street12_admission_state{state="open"} NaN' in answer.text
     assert "street12_orders_accepted_total 3.0" in answer.text
     await gone.close()
 
@@ -371,6 +371,7 @@ async def test_the_api_describes_itself(shop: Shop) -> None:
     assert (await shop.client.get("/docs")).status_code == 200
     paths = (await shop.client.get("/openapi.json")).json()["paths"]
     assert paths.keys() == {
+        "/admission",
         "/products",
         "/products/{product_id}",
         "/stocks/{product_id}",

@@ -21,6 +21,8 @@ from deploy.stack import HOST, StackSettings, take_ports
 from deploy.supervisor import Program, Supervisor, together
 from services.delivery.stock import Warehouse
 from services.order.acceptance import Acceptance, NewOrder
+from services.order.admission import Admission
+from services.order.circuit import AdmissionRules
 from services.order.dispatch import Inbox
 from services.order.statuses import OrderStatus
 from services.order.tables import Order, OrderView
@@ -106,8 +108,13 @@ class Customers:
         self.client = client
         self.front = Database(DatabaseSettings().url("order"))
         self.window = Database(DatabaseSettings().url("order"))
-        self.engine = OrderEngine(client, delivery_deadline=timedelta(days=7), rpc_timeout=timedelta(seconds=60))
-        self._acceptance = Acceptance(self.front, lease=_LEASE)
+        self.engine = OrderEngine(
+            client,
+            payment_budget=timedelta(hours=24),
+            delivery_deadline=timedelta(days=7),
+            rpc_timeout=timedelta(seconds=60),
+        )
+        self._acceptance = Acceptance(self.front, Admission(AdmissionRules(max_pending=_PLENTY)), lease=_LEASE)
         self._inbox = Inbox(self.front, lease=_LEASE)
         self._awaited: dict[str, asyncio.Future[None]] = {}
 

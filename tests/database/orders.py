@@ -8,7 +8,10 @@ from sqlmodel import SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.order.acceptance import Acceptance, Accepted, NewOrder
+from services.order.admission import Admission
 from services.order.catalogue import Catalogue
+from services.order.circuit import AdmissionRules
+from services.shared.clock import Clock, utc_now
 from services.shared.database import Database
 
 R = TypeVar("R", bound=SQLModel)
@@ -35,10 +38,15 @@ class HeldClock:
         return self.now
 
 
-async def selling_tea(database: Database, clock: HeldClock) -> Acceptance:
+def accepting(database: Database, clock: Clock = utc_now, *, max_pending: int = 1000) -> Acceptance:
+    """Acceptance with room for many."""
+    return Acceptance(database, Admission(AdmissionRules(max_pending=max_pending), clock), lease=LEASE, clock=clock)
+
+
+async def selling_tea(database: Database, clock: Clock) -> Acceptance:
     """Acceptance in a shop that has tea in its catalogue, at 1000 won."""
     await Catalogue(database).put(product_id="tea", product_name="녹차", product_price=1000)
-    return Acceptance(database, lease=LEASE, clock=clock)
+    return accepting(database, clock)
 
 
 async def rows(database: Database, table: type[R]) -> Sequence[R]:
@@ -51,4 +59,7 @@ async def rows(database: Database, table: type[R]) -> Sequence[R]:
 async def accept(
     acceptance: Acceptance, key: str = "k1", request: NewOrder = TEA, *, user_id: str = "u1", out: bool = False
 ) -> Accepted:
-    return await acceptance.accept(user_id=user_id, idempotency_key=key, request=request, known_out_of_stock=out)
+    async def known_out() -> bool:
+        return out
+
+    return await acceptance.accept(user_id=user_id, idempotency_key=key, request=request, known_out_of_stock=known_out)

@@ -37,7 +37,7 @@ async def test_a_repeated_request_answers_the_same_order(acceptance: Acceptance,
     first = await accept(acceptance)
     await Catalogue(order_database).put(product_id="tea", product_name="녹차", product_price=9999)
     for out in (False, True):
-        assert await accept(acceptance, out=out) == Accepted(order=first.order, replayed=True)
+        assert await accept(acceptance, out=out) == replace(first, replayed=True)
 
 
 async def test_a_key_that_came_with_another_request_is_refused(acceptance: Acceptance) -> None:

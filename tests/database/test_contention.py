@@ -21,9 +21,11 @@ from services.delivery.stock import Warehouse
 from services.delivery.tables import Delivery, Stock, StockMovement
 from services.marketing.coupons import CouponRevoked, Coupons
 from services.marketing.tables import Coupon
-from services.order.acceptance import Acceptance, Accepted
+from services.order.acceptance import Accepted
+from services.order.admission import Admission
 from services.order.book import OrderBook
 from services.order.catalogue import Catalogue
+from services.order.circuit import AdmissionRules
 from services.order.payments import Payments
 from services.order.provider import PaymentVoided, StripeProvider
 from services.order.statuses import EventType, OrderState, OrderStatus, TimelineEntry
@@ -31,7 +33,7 @@ from services.order.tables import IdempotencyKey, Order, OrderEvent, OrderView, 
 from services.shared.database import Database, Work, insert_if_new
 from services.shared.errors import Refused
 from services.shared.settings import PaymentSettings, PoolSettings
-from tests.database.orders import LEASE, NOON, TEA, rows
+from tests.database.orders import NOON, TEA, accepting, rows
 from tests.database.servers import on_mysql, reopened
 from tests.payments import ledger_of, running_simulator
 
@@ -49,8 +51,8 @@ class Shop:
     ) -> None:
         self.databases = (order, delivery, marketing)
         self.provider, self.provider_url = provider, provider_url
-        self.acceptance, self.catalogue, self.book = Acceptance(order, lease=LEASE), Catalogue(order), OrderBook(order)
-        self.payments = Payments(order, provider)
+        self.acceptance, self.catalogue, self.book = accepting(order), Catalogue(order), OrderBook(order)
+        self.payments = Payments(order, provider, Admission(AdmissionRules()))
         self.deliveries, self.warehouse = Deliveries(delivery), Warehouse(delivery)
         self.coupons = Coupons(marketing)
 

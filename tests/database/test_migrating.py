@@ -19,7 +19,7 @@ from services.shared.settings import PoolSettings
 from tests.database.servers import NewUrl
 from tests.database.test_migrations import METADATA, differences, history, on
 
-PREVIOUS, LAST = history("order")[-2:]
+BEFORE, INDEXED = history("order")[:2]  # from the one to the other, a table in use gets an index
 
 
 async def test_migrations_at_once_wait_for_each_other(new_url: NewUrl) -> None:
@@ -43,7 +43,7 @@ async def test_a_migration_gives_way_to_a_transaction_and_comes_again(
     new_url: NewUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = await new_url("order")
-    await asyncio.to_thread(upgrade, url, "order", PREVIOUS)
+    await asyncio.to_thread(upgrade, url, "order", BEFORE)
     gave_way, may_go_on = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -78,7 +78,7 @@ async def test_a_migration_gives_way_to_a_transaction_and_comes_again(
 async def test_a_migration_whose_process_ends_before_the_note_is_mended_as_the_docs_say(new_url: NewUrl) -> None:
     """See "When a migration fails half-way" in `docs/data.md`."""
     url = await new_url("order")
-    await asyncio.to_thread(upgrade, url, "order", PREVIOUS)
+    await asyncio.to_thread(upgrade, url, "order", BEFORE)
 
     class Ended(Exception):
         pass
@@ -97,8 +97,8 @@ async def test_a_migration_whose_process_ends_before_the_note_is_mended_as_the_d
     if url.startswith("mysql"):
         with pytest.raises(OperationalError, match="1061"):
             await asyncio.to_thread(upgrade, url, "order")
-        note = text(f"UPDATE alembic_version SET version_num = '{LAST}'")
+        note = text(f"UPDATE alembic_version SET version_num = '{INDEXED}'")
         await on(url, lambda connection: connection.execute(note))
     await asyncio.to_thread(upgrade, url, "order")
     assert await differences(url, METADATA["order"]) == []
-    await asyncio.to_thread(downgrade, url, "order", PREVIOUS)
+    await asyncio.to_thread(downgrade, url, "order", BEFORE)

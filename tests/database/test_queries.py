@@ -27,7 +27,16 @@ from services.marketing.tables import Coupon, MarketingTable
 from services.order import repository as order
 from services.order.book import OrderBook
 from services.order.statuses import EventType, OrderState, OrderStatus
-from services.order.tables import IdempotencyKey, Order, OrderEvent, OrderTable, OrderView, Payment, Product
+from services.order.tables import (
+    AdmissionState,
+    IdempotencyKey,
+    Order,
+    OrderEvent,
+    OrderTable,
+    OrderView,
+    Payment,
+    Product,
+)
 from services.shared.database import Database
 
 Statement = tuple[str, Any]
@@ -39,7 +48,6 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 # These no query uses yet; each has its reason.
 UNUSED = {
-    "ix_idempotency_keys_created": "keys that are old enough are to be cleaned up",
     "ix_stock_movements_product": "a product's stock is compared with the sum of its movements",
 }
 
@@ -118,6 +126,7 @@ def new_event(number: int, version: int = 1) -> OrderEvent:
 
 
 def order_rows() -> Iterable[SQLModel]:
+    yield AdmissionState(name="payments", updated_at=START)
     for number in range(PRODUCTS):
         yield Product(
             product_id=f"product-{number}", product_name="녹차", product_price=1000, currency="KRW", updated_at=START
@@ -190,19 +199,25 @@ def order_queries() -> Iterable[Query]:
     known, user = order_id(1550), user_id(1550)
     later = at(ORDERS)
     tea = Product(product_id="product-7", product_name="홍차", product_price=1, currency="KRW", updated_at=later)
-    new = partial(order.add_order, order=new_order(ORDERS), view=new_view(ORDERS), event=new_event(ORDERS))
     void = partial(order.move_payment, sources=("Pending", "Paid"), target="Voiding", at=later)
-    waiting = ORDERS - 400
+    waiting = [order_id(number) for number in range(ORDERS - 400, ORDERS - 400 + PAGE)]
     yield Query(partial(order.products), reads=PRODUCTS + 1, scans="the whole catalogue is what is asked for")
     yield Query(partial(order.product, product_id="product-7"))
     yield Query(partial(order.change_product, changed=tea))
-    yield Query(partial(order.order_of_key, user_id=user, idempotency_key="key-1550"))
-    yield Query(new)
-    yield Query(partial(order.claimable, now=at(ORDERS - 10), limit=PAGE), reads=PAGE + 1)
-    yield Query(partial(order.claim, order_id=order_id(waiting), seen=at(waiting), until=later))
-    yield Query(partial(order.mark_started, order_id=order_id(waiting), at=later))
+    yield Query(partial(order.products_of, product_ids={"product-7", "product-8", "nothing"}), reads=6)
+    keys = {(user_id(number), f"key-{number}") for number in range(1550, 1550 + PAGE)} | {(user, "new")}
+    yield Query(partial(order.orders_of_keys, keys=keys), reads=4 * PAGE)
+    yield Query(partial(order.add_rows, rows=[new_order(ORDERS), new_order(ORDERS + 1)]))
+    yield Query(partial(order.admission, name="payments"))
+    yield Query(partial(order.admission, name="payments", lock=True))
+    yield Query(partial(order.set_admission, state=AdmissionState(name="payments", updated_at=later)))
+    yield Query(partial(order.has_claimable, now=at(ORDERS - 10)))
+    yield Query(partial(order.claim, now=at(ORDERS - 10), until=later, limit=PAGE), reads=2 * PAGE + 1)
+    yield Query(partial(order.mark_started, order_ids=waiting, at=later), reads=PAGE)
+    yield Query(partial(order.forget_keys, before=at(ORDERS // 2), limit=PAGE), reads=2 * PAGE + 1)
+    yield Query(partial(order.forget_keys, before=at(PAGE // 2), limit=PAGE), reads=2 * PAGE + 1)
     yield Query(partial(order.payment_of_order, order_id=known))
-    yield Query(partial(order.set_intent, order_id=known, intent_id="pi_1", at=later))
+    yield Query(partial(order.set_intent, order_id=known, intent_id="pi_1"))
     yield Query(partial(void, order_id=known))
     yield Query(partial(order.add_events, events=[new_event(1550, 4)]))
     yield Query(partial(order.add_events, events=[new_event(1550, 3), new_event(1550, 4)]))
@@ -211,10 +226,14 @@ def order_queries() -> Iterable[Query]:
     yield Query(partial(order.events_of_order, order_id=known, after=0))
     yield Query(partial(order.events_of_order, order_id=known, after=2))
     yield Query(partial(order.pending_payments))
+    yield Query(partial(order.pending_order, newest=False))
+    yield Query(partial(order.pending_order, newest=True))
+    yield Query(partial(order.view_of_order, order_id=known))
     yield from order_lists()
 
 
 def delivery_queries() -> Iterable[Query]:
+    yield Query(partial(delivery.stocks_of, product_ids={"product-7", "product-8", "nothing"}), reads=6)
     cancel = partial(delivery.move_delivery, source="Started", target="Canceled", at=START)
     yield Query(partial(delivery.stock_of, product_id="product-7"))
     yield Query(partial(delivery.take_out, product_id="product-7", qty=1, at=START))

@@ -4,22 +4,23 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from deploy.mariadb import MariaDb
 from services.delivery.stock import Warehouse
 from services.delivery.tables import StockMovement
-from services.order.acceptance import Acceptance
 from services.order.catalogue import Catalogue
 from services.order.tables import IdempotencyKey, Order, OrderEvent, OrderView
 from services.shared.database import Database
 from services.shared.errors import DatabaseUnavailable
 from services.shared.settings import PoolSettings
-from tests.database.orders import LEASE, TEA, rows
+from tests.database.orders import TEA, accepting, rows
 from tests.database.servers import GetServer, on_mysql, reopened
 
 pytestmark = on_mysql
 ORDERS = 120
 HURRIED = PoolSettings(transaction_seconds=2)
+CUSTOMERS = 10
 KILLS = (10, 40, 80)
 """After so many acknowledgements each."""
 
@@ -66,14 +67,19 @@ async def test_every_sale_happens_once(delivery_database: Database, mariadb: Get
 async def test_every_accepted_order_is_there_once(order_database: Database, mariadb: GetServer) -> None:
     await Catalogue(order_database).put(product_id="tea", product_name="녹차", product_price=1000)
     database, killer = reopened(order_database, HURRIED), Killer(await mariadb())
-    acceptance = Acceptance(database, lease=LEASE)
+    acceptance = accepting(database)
     answered: dict[str, str] = {}
 
     async def order(key: str) -> None:
         accepted = await acceptance.accept(user_id="haneul", idempotency_key=key, request=TEA)
         answered[key] = accepted.order.order_id
 
-    await asyncio.gather(*(killer.patiently(lambda key=f"k{number}": order(key)) for number in range(ORDERS)))
+    async def customer(number: int) -> None:
+        """One order after the other: those of all customers would share two transactions."""
+        for place in range(number, ORDERS, CUSTOMERS):
+            await killer.patiently(partial(order, f"k{place}"))
+
+    await asyncio.gather(*map(customer, range(CUSTOMERS)))
     assert killer.killed == len(KILLS)
     assert {key.idempotency_key: key.order_id for key in await rows(database, IdempotencyKey)} == answered
     for table in (Order, OrderView, OrderEvent):

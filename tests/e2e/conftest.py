@@ -8,6 +8,9 @@ import pytest
 from tests.e2e.shop import Shop, open_shop
 from tests.mariadb import need_mariadb
 
+# The limits on orders have tests of their own.
+ROOM = {"STREET12_MAX_PENDING_PAYMENTS": "1000", "STREET12_SLOW_PAYMENT_MS": "600000"}
+
 
 @pytest.fixture(scope="session", params=["sqlite", "mysql"])
 async def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Shop]:
@@ -17,7 +20,7 @@ async def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     data_dir = tmp_path_factory.mktemp("shop")
     marketing = tmp_path_factory.mktemp("marketing") / "coupons.db"
     mixed = {"STREET12_DATABASE": "mysql", "STREET12_MARKETING_DATABASE_URL": f"sqlite+aiosqlite:///{marketing}"}
-    async with open_shop(data_dir, mixed if request.param == "mysql" else {}) as shop:
+    async with open_shop(data_dir, ROOM | (mixed if request.param == "mysql" else {})) as shop:
         yield shop
         if request.param == "mysql":
             assert marketing.exists()

@@ -26,6 +26,7 @@ from workflows.client import OrderEngine
 from workflows.messages import SEARCH_ATTRIBUTES
 from workflows.order import OrderWorkflow
 
+PAYMENT_BUDGET = timedelta(hours=6)
 _TYPES = {
     "Keyword": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
     "Bool": IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
@@ -121,6 +122,14 @@ class Saga:
             while not found(await self.handle.fetch_history()):  # noqa: ASYNC110  (there is no event to await)
                 await asyncio.sleep(0.02)
 
+    async def budget_of(self, activity: str) -> timedelta | None:
+        """How long the engine tries an activity in all; nothing if it was never asked for it."""
+        for event in (await self.handle.fetch_history()).events:
+            scheduled = event.activity_task_scheduled_event_attributes
+            if scheduled.activity_type.name == activity:
+                return scheduled.schedule_to_close_timeout.ToTimedelta()
+        return None
+
     async def let_pass(self, time: timedelta) -> None:
         """Let hours or days pass."""
         await self.environment.sleep(time)
@@ -133,19 +142,22 @@ class Saga:
 @pytest.fixture(params=[100, 0], ids=["cached", "uncached"])
 async def saga(request: pytest.FixtureRequest, engine: WorkflowEnvironment) -> AsyncGenerator[Saga]:
     """A saga whose teams are all there. Whatever happened to it, its history replays."""
-    async with _saga(engine, cached=request.param) as saga:
+    async with running_saga(engine, World(), cached=request.param) as saga:
         yield saga
 
 
 @pytest.fixture
 async def long_saga(time_machine: WorkflowEnvironment) -> AsyncGenerator[Saga]:
     """A saga whose hours and days pass in no time."""
-    async with _saga(time_machine, cached=100) as saga:
+    async with running_saga(time_machine, World()) as saga:
         yield saga
 
 
 @asynccontextmanager
-async def _saga(environment: WorkflowEnvironment, cached: int) -> AsyncGenerator[Saga]:
+async def running_saga(
+    environment: WorkflowEnvironment, world: World, *, cached: int = 100, payment_method: str = "pm_card_visa"
+) -> AsyncGenerator[Saga]:
+    """A saga among the teams of that world. In the end its history replays and its timeline has no gap."""
     order = Order(
         order_id=new_order_id(),
         user_id="goodman",
@@ -158,12 +170,17 @@ async def _saga(environment: WorkflowEnvironment, cached: int) -> AsyncGenerator
         username="굿맨",
         address="서울",
         phone_no="010-1234-5678",
-        payment_method="pm_card_visa",
+        payment_method=payment_method,
         order_date=utc_now(),
         claimed_until=utc_now(),
     )
-    engine = OrderEngine(environment.client, delivery_deadline=timedelta(days=7), rpc_timeout=timedelta(seconds=20))
-    saga = Saga(environment, World(), order, engine, cached)
+    engine = OrderEngine(
+        environment.client,
+        payment_budget=PAYMENT_BUDGET,
+        delivery_deadline=timedelta(days=7),
+        rpc_timeout=timedelta(seconds=20),
+    )
+    saga = Saga(environment, world, order, engine, cached)
     try:
         for team in ("workflows", "order", "marketing", "delivery"):
             await saga.come(team)
@@ -177,3 +194,27 @@ async def _saga(environment: WorkflowEnvironment, cached: int) -> AsyncGenerator
         handle = saga.handle
         if (await handle.describe()).close_time is None:
             await handle.terminate()
+
+
+def reads(status: str) -> Callable[[World], bool]:
+    """Whether the order reads so."""
+    return lambda world: world.state.order_status == status
+
+
+async def cancel(saga: Saga) -> None:
+    """The customer cancels."""
+    await saga.engine.cancel(saga.order.order_id, by="customer", actor="goodman")
+
+
+async def under_way(saga: Saga) -> None:
+    """Start the order, and wait until its delivery has started."""
+    await saga.start()
+    await saga.world.until(reads("DeliveryStarted"))
+
+
+def assert_clean_slate(saga: Saga, reason: str) -> None:
+    """Nothing that the order did is left, and it reads why."""
+    assert saga.world.standing == set()
+    assert saga.world.state.order_status == "OrderCanceled"
+    assert saga.world.state.cancel_reason == reason
+    assert saga.world.events[-1] == "OrderCanceled"

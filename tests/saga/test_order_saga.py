@@ -9,8 +9,8 @@ from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import WorkflowExecutionStatus, WorkflowHistory
 
 from services.order.statuses import OrderStatus
-from tests.saga.conftest import Saga
-from tests.saga.world import Fail, Gate, LoseReply, Refuse, World
+from tests.saga.conftest import PAYMENT_BUDGET, Saga, assert_clean_slate, cancel, reads, under_way
+from tests.saga.world import Fail, Gate, LoseReply, Refuse
 from workflows.client import CUSTOMER_ID, PRODUCT_ID, NotDeliverable, NotStuck, TooLate
 from workflows.journal import NEEDS_ATTENTION, ORDER_STATUS
 from workflows.steps import COMPENSATION_ORDER, SAGA, Step
@@ -18,26 +18,6 @@ from workflows.steps import COMPENSATION_ORDER, SAGA, Step
 ALL = {step.do for step in SAGA}
 HAPPY = ["OrderPlaced", "CouponIssued", "DeliveryStarted", "StockAdjusted"]
 each_step = pytest.mark.parametrize("step", SAGA, ids=lambda step: step.do)
-
-
-def reads(status: str) -> Callable[[World], bool]:
-    return lambda world: world.state.order_status == status
-
-
-async def cancel(saga: Saga) -> None:
-    await saga.engine.cancel(saga.order.order_id, by="customer", actor="goodman")
-
-
-async def under_way(saga: Saga) -> None:
-    await saga.start()
-    await saga.world.until(reads("DeliveryStarted"))
-
-
-def assert_clean_slate(saga: Saga, reason: str) -> None:
-    assert saga.world.standing == set()
-    assert saga.world.state.order_status == "OrderCanceled"
-    assert saga.world.state.cancel_reason == reason
-    assert saga.world.events[-1] == "OrderCanceled"
 
 
 async def test_an_order_is_paid_gets_its_coupon_and_is_delivered(saga: Saga) -> None:
@@ -52,13 +32,15 @@ async def test_an_order_is_paid_gets_its_coupon_and_is_delivered(saga: Saga) -> 
     assert saga.world.state.delivery_status == "Delivered"
 
 
-async def test_a_declined_payment_ends_the_order_and_nothing_else_happened(saga: Saga) -> None:
-    saga.world.script("pay_order", Refuse("insufficient-funds"))
+@pytest.mark.parametrize("code", ["payment-declined", "insufficient-funds"])
+async def test_a_declined_payment_ends_the_order_and_nothing_else_happened(saga: Saga, code: str) -> None:
+    saga.world.script("pay_order", Refuse(code))
     await saga.start()
     assert await saga.result() == "PaymentDeclined"
     assert [call for call in saga.world.calls if call != "record_status"] == ["pay_order"]
     assert saga.world.state.pay_status == "Declined"
-    assert saga.world.timeline[-1].detail == {"code": "insufficient-funds"}
+    assert saga.world.timeline[-1].detail == {"code": code}
+    assert not saga.world.state.needs_attention
 
 
 @pytest.mark.parametrize("step", [step for step in SAGA if step.refusals], ids=lambda step: step.do)
@@ -79,6 +61,18 @@ async def test_a_step_that_fails_for_no_known_reason_undoes_everything_and_calls
     assert await saga.result() == "OrderCanceled"
     assert_clean_slate(saga, step.unsettled)
     assert saga.world.state.needs_attention
+
+
+async def test_a_charge_of_another_amount_is_given_back_and_calls_a_person(saga: Saga) -> None:
+    saga.world.script("pay_order", Refuse("amount-mismatch", late=True))
+    await saga.start()
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, "paymentUnknown")
+    assert saga.world.state.pay_status == "Refunded"
+    assert saga.world.state.needs_attention
+    assert [call for call in saga.world.calls if call != "record_status"] == ["pay_order", "refund_payment"]
+    raised = next(entry for entry in saga.world.timeline if entry.type == "AttentionRaised")
+    assert raised.detail == {"about": "pay_order", "code": "amount-mismatch"}
 
 
 @each_step
@@ -332,13 +326,42 @@ async def test_a_late_order_that_is_cancelled_needs_nobody_any_more(long_saga: S
     assert not long_saga.world.state.needs_attention
 
 
-async def test_a_payment_whose_truth_cannot_be_learned_in_a_day_is_voided_and_flagged(long_saga: Saga) -> None:
-    long_saga.world.script("pay_order", *[LoseReply()] * 10_000)
+@pytest.mark.parametrize(("trouble", "pay_status"), [(Fail, "NotPaid"), (LoseReply, "Refunded")])
+async def test_a_payment_whose_truth_cannot_be_learned_in_its_budget_is_called_off_and_flagged(
+    long_saga: Saga, trouble: type, pay_status: str
+) -> None:
+    """The provider is silent all the time; or the charge took effect and it never said so."""
+    long_saga.world.script("pay_order", *[trouble()] * 10_000)
     await long_saga.start()
-    await long_saga.let_pass(timedelta(hours=25))
-    await long_saga.world.until(lambda world: world.state.order_status == "OrderCanceled")
+    await long_saga.let_pass(PAYMENT_BUDGET - timedelta(minutes=5))
+    assert "refund_payment" not in long_saga.world.calls, "it was given up too early"
+    await long_saga.let_pass(timedelta(minutes=10))
+    await long_saga.world.until(reads("OrderCanceled"))
     assert_clean_slate(long_saga, "paymentUnknown")
     assert long_saga.world.state.needs_attention
+    assert long_saga.world.state.pay_status == pay_status
+    assert long_saga.world.calls.count("refund_payment") == 1
+    assert "pay_order" in long_saga.world.tombstones, "a charge that comes late is refused"
+
+
+async def test_a_payment_has_the_budget_that_its_order_was_started_with(saga: Saga) -> None:
+    await under_way(saga)
+    assert await saga.budget_of("pay_order") == PAYMENT_BUDGET
+
+
+async def test_an_order_that_an_earlier_release_started_goes_on_and_has_a_day_to_be_paid(saga: Saga) -> None:
+    """Its input names no budget. That its history replays is seen in the end, as for all."""
+    order = saga.order.model_dump(
+        include={
+            *("order_id", "user_id", "product_id", "product_name"),
+            *("qty", "amount", "currency", "payment_method"),
+        }
+    )
+    await saga.client.start_workflow(
+        "OrderWorkflow", {**order, "deliver_within": timedelta(days=7)}, id=saga.order.order_id, task_queue="order"
+    )
+    await saga.world.until(reads("DeliveryStarted"))
+    assert await saga.budget_of("pay_order") == timedelta(hours=24)
 
 
 async def test_an_undo_that_fails_for_days_is_flagged(long_saga: Saga) -> None:

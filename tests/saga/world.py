@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +17,10 @@ from workflows.steps import SAGA, Step
 
 @dataclass
 class Refuse:
-    """The activity answers no, for good."""
+    """The activity answers no, for good; with `late`, after it took effect."""
 
     code: str
+    late: bool = False
 
 
 @dataclass
@@ -43,7 +44,9 @@ class Gate:
 class World:
     """What stands, what was undone, who was called, and what the customer reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, real: Mapping[str, Callable[..., Any]] | None = None) -> None:
+        """`real` activities, by name, take the place of scripted ones. What they do is not noted here."""
+        self._real = real or {}
         self.calls: list[str] = []
         self.standing: set[str] = set()
         self.undone: set[str] = set()
@@ -68,7 +71,11 @@ class World:
             await self._changed.wait_for(lambda: predicate(self))
 
     def activities(self, queue: str) -> list[Callable[..., Any]]:
-        made = [made for step in SAGA if step.queue == queue for made in (self._do(step), self._undo(step))]
+        made: list[Callable[..., Any]] = []
+        for step in SAGA:
+            if step.queue == queue:
+                made.append(self._real.get(step.do) or self._do(step))
+                made.append(self._real.get(step.undo) or self._undo(step))
         if queue == "order":
             made.append(self._record)
         if queue == steps.START_DELIVERY.queue:
@@ -84,14 +91,16 @@ class World:
     async def _attempt(self, name: str, effect: Callable[[], Any]) -> None:
         self.calls.append(name)
         action = self._scripts[name].pop(0) if self._scripts[name] else None
-        if isinstance(action, Refuse):
-            raise ApplicationError(action.code, type=action.code, non_retryable=True)
+        if isinstance(action, Refuse) and not action.late:
+            raise _refusal(action)
         if isinstance(action, Fail):
             raise ApplicationError("out of order", type="unavailable")
         if isinstance(action, Gate):
             action.reached.set()
             await action.opened.wait()
         await effect()
+        if isinstance(action, Refuse):
+            raise _refusal(action)
         if isinstance(action, LoseReply):
             raise ApplicationError("reply lost", type="unavailable")
 
@@ -133,3 +142,7 @@ class World:
                 self._changed.notify_all()
 
         await self._attempt("record_status", effect)
+
+
+def _refusal(action: Refuse) -> ApplicationError:
+    return ApplicationError(action.code, type=action.code, non_retryable=True)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import socket
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -301,6 +302,7 @@ def stripe_error(code: str) -> str:
     [
         (500, stripe_error("api_error")),
         (503, "<html>upstream is away</html>"),
+        (429, stripe_error("rate_limit")),
         (429, stripe_error("lock_timeout")),
         (400, stripe_error("rate_limit")),
         (400, stripe_error("lock_timeout")),
@@ -371,6 +373,28 @@ async def test_a_call_is_never_repeated_by_the_client() -> None:
         with pytest.raises(ProviderUnavailable):
             await confirmed(provider, "pi_1")
     assert calls == ["/v1/payment_intents/pi_1/confirm"]
+
+
+@pytest.mark.parametrize("failure", ["fault", "too many requests", "reset"])
+async def test_what_is_unknown_is_asked_for_again_under_the_same_key(failure: str) -> None:
+    keys: dict[str, list[str | None]] = defaultdict(list)
+
+    async def fail(request: web.Request) -> web.Response:
+        keys[request.path].append(request.headers.get("Idempotency-Key"))
+        if failure == "reset" and request.transport is not None:
+            request.transport.abort()
+        return web.Response(status=429 if failure == "too many requests" else 500)
+
+    async with provider_answered_by(fail) as provider, provider_answered_by(fail) as another:
+        for attempt in (provider, provider, another):
+            for asking in (created(attempt), confirmed(attempt, "pi_1"), refunded(attempt, "pi_1")):
+                with pytest.raises(ProviderUnavailable):
+                    await asking
+    assert keys == {
+        "/v1/payment_intents": ["order_1:intent"] * 3,
+        "/v1/payment_intents/pi_1/confirm": ["order_1:confirm"] * 3,
+        "/v1/refunds": ["order_1:refund"] * 3,
+    }
 
 
 def intent_json(status: str) -> dict[str, Any]:

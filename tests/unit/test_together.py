@@ -1,0 +1,104 @@
+"""Rounds of questions: who is in which, who is told what, and what becomes of those who leave."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from services.shared.errors import DatabaseUnavailable
+from services.shared.together import Together
+
+
+class Oracle:
+    """Answers twice the number, when it is let to, or once fails; notes its rounds."""
+
+    def __init__(self) -> None:
+        self.rounds: list[list[int]] = []
+        self.begun = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def answer(self, questions: Sequence[int]) -> list[int | Exception]:
+        self.rounds.append(list(questions))
+        self.begun.set()
+        await self.may_answer.wait()
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        return [ValueError(str(question)) if question < 0 else 2 * question for question in questions]
+
+
+def ask(together: Together[int, int], *questions: int) -> list["asyncio.Task[int]"]:
+    return [asyncio.create_task(together.ask(question)) for question in questions]
+
+
+async def test_who_comes_while_a_round_is_on_its_way_is_in_the_next() -> None:
+    oracle = Oracle()
+    together = Together(oracle.answer, most=3)
+    first = ask(together, 1)
+    await oracle.begun.wait()
+    others = ask(together, 2, 3, 4, 5)
+    await asyncio.sleep(0)
+    oracle.may_answer.set()
+    assert await asyncio.gather(*first, *others) == [2, 4, 6, 8, 10]
+    assert oracle.rounds == [[1], [2, 3, 4], [5]]
+    assert await together.ask(6) == 12
+
+
+async def test_an_answer_that_is_an_error_is_its_own_callers_alone() -> None:
+    oracle = Oracle()
+    oracle.may_answer.set()
+    together = Together(oracle.answer)
+    answers = await asyncio.gather(*ask(together, 1, -2, 3), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["2", "-2", "6"]
+    assert oracle.rounds == [[1, -2, 3]]
+
+
+async def test_a_round_that_fails_fails_for_all_in_it_and_for_nobody_else() -> None:
+    oracle = Oracle()
+    oracle.error = RuntimeError("broken")
+    together = Together(oracle.answer, most=2)
+    failing = ask(together, 1, 2, 3)
+    await oracle.begun.wait()
+    oracle.may_answer.set()
+    with pytest.raises(RuntimeError):
+        await failing[0]
+    answers = await asyncio.gather(*failing, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [RuntimeError, RuntimeError, int]
+
+
+async def test_nobody_waits_behind_a_round_for_what_is_away() -> None:
+    oracle = Oracle()
+    oracle.error = DatabaseUnavailable("away")
+    together = Together(oracle.answer, most=1)
+    waiting = ask(together, 1, 2, 3)
+    await oracle.begun.wait()
+    oracle.may_answer.set()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [DatabaseUnavailable] * 3
+    assert oracle.rounds == [[1]]
+    assert await together.ask(4) == 8
+
+
+async def test_who_leaves_is_left_out_and_holds_nobody_up() -> None:
+    oracle = Oracle()
+    together = Together(oracle.answer)
+    first, second, third = [*ask(together, 1), *ask(together, 2, 3)]
+    await oracle.begun.wait()
+    late, leaving = ask(together, 4, 5)
+    await asyncio.sleep(0)
+    second.cancel()
+    leaving.cancel()
+    await asyncio.gather(second, leaving, return_exceptions=True)
+    oracle.may_answer.set()
+    assert await asyncio.gather(first, third, late) == [2, 6, 8]
+    assert oracle.rounds == [[1, 2, 3], [4]]
+
+
+async def test_nothing_is_left_running_when_nobody_asks() -> None:
+    oracle = Oracle()
+    oracle.may_answer.set()
+    before = asyncio.all_tasks()
+    await Together(oracle.answer).ask(1)
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
