@@ -19,9 +19,10 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/dev.stamp ## what an order costs the engine, and MySQL beside SQLite
+bench: $(VENV)/dev.stamp ## what an order costs the engine, MySQL beside SQLite, and what taking an order costs the API
 	@$(BIN)/python -m tests.bench.order_cost
 	@$(BIN)/python -m tests.bench.databases
+	@$(BIN)/python -m tests.bench.acceptance
 
 lock: $(VENV)/dev.stamp ## resolve the dependencies anew
 	$(BIN)/pip install --quiet uv

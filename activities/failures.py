@@ -1,8 +1,8 @@
 """A team's errors, as Temporal understands them. The only place where one becomes the other."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
@@ -12,7 +12,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def shop_errors(activity: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+def shop_errors(activity: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
     """Let an activity fail by a `ShopError`: its code becomes the failure's type, and only what helps is retried.
 
     A refusal is an answer, not an incident: as `BENIGN` it stays out of error logs and metrics.

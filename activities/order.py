@@ -4,6 +4,7 @@ from temporalio import activity
 
 from activities.contract import PayOrder, RecordStatus, Undone
 from activities.failures import shop_errors
+from activities.heartbeat import heartbeating
 from services.order.book import OrderBook
 from services.order.payments import Payments
 
@@ -16,6 +17,7 @@ class OrderActivities:
         self._book = book
 
     @activity.defn
+    @heartbeating
     @shop_errors
     async def pay_order(self, command: PayOrder) -> None:
         """Charge the order, once. Fails for good with the provider's decline."""
@@ -27,6 +29,7 @@ class OrderActivities:
         )
 
     @activity.defn
+    @heartbeating
     @shop_errors
     async def refund_payment(self, command: PayOrder) -> Undone:
         """Give the money back if it was taken, and see to it that it is not taken later."""

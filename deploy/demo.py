@@ -7,6 +7,7 @@ import io
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
@@ -27,6 +28,7 @@ QTY = 1
 ENDS = ("PaymentDeclined", "OrderCanceled", "Delivered")
 PATIENCE_SECONDS = 60.0
 POLL_SECONDS = 0.15
+ORDER_ATTEMPTS = 6
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class ShopClient:
     def events(self, order_id: str) -> list[Json]:
         return self._get(f"/orders/{order_id}/events")["items"]
 
-    def place(self, product_id: str, qty: int) -> Json:
+    def place(self, product_id: str, qty: int, say: Callable[[str], None]) -> Json:
+        """Order once: while the shop cannot take orders, the same request is sent again when it says so."""
         body = {
             "productId": product_id,
             "qty": qty,
@@ -80,7 +83,15 @@ class ShopClient:
             "phoneNo": "010-1234-5678",
             "paymentMethod": "pm_card_visa",
         }
-        return self._call("POST", f"{self._urls.api}/orders", {"Idempotency-Key": str(uuid.uuid4())}, body)
+        url, key = f"{self._urls.api}/orders", {"Idempotency-Key": str(uuid.uuid4())}
+        for _ in range(ORDER_ATTEMPTS - 1):
+            answer = self._send("POST", url, key, body)
+            if answer.status_code != 503:
+                return self._content(answer)
+            seconds = _retry_after(answer)
+            say(f"The order was not taken yet ({_problem(answer)}): it is sent again in {seconds} s.")
+            time.sleep(seconds)
+        return self._call("POST", url, key, body)
 
     def cancel(self, order_id: str) -> Json:
         return self._call("POST", f"{self._urls.api}/orders/{order_id}/cancel", {})
@@ -93,12 +104,18 @@ class ShopClient:
         return self._call("GET", f"{self._urls.api}{path}", headers or {})
 
     def _call(self, method: str, url: str, headers: dict[str, str], body: Json | None = None) -> Any:
+        return self._content(self._send(method, url, headers, body))
+
+    def _send(self, method: str, url: str, headers: dict[str, str], body: Json | None = None) -> httpx2.Response:
         try:
-            answer = self._http.request(method, url, headers={"X-User-Id": CUSTOMER} | headers, json=body)
+            return self._http.request(method, url, headers={"X-User-Id": CUSTOMER} | headers, json=body)
         except httpx2.TransportError as error:
             raise DemoFailed(f"{method} {url} had no answer ({error}): is the shop still running?") from None
+
+    def _content(self, answer: httpx2.Response) -> Any:
         if answer.is_error:
-            raise DemoFailed(f"{method} {url} was answered {answer.status_code}: {_problem(answer)}")
+            asked = f"{answer.request.method} {answer.request.url}"
+            raise DemoFailed(f"{asked} was answered {answer.status_code}: {_problem(answer)}")
         return answer.json()
 
 
@@ -198,7 +215,7 @@ def tell(console: Console, urls: Urls) -> None:
     shop, story = ShopClient(urls), Story()
     console.print(_catalogue(shop.products()))
     stock = [shop.on_hand(PRODUCT_ID)]
-    order = shop.place(PRODUCT_ID, QTY)
+    order = shop.place(PRODUCT_ID, QTY, console.print)
     order_id = order["orderId"]
     amount = format_amount(order["amount"], order["currency"])
     console.print(f"\nOrdered: {order['productName']} × {QTY} for {amount}, order {order_id}")
@@ -262,6 +279,12 @@ def _problem(answer: httpx2.Response) -> str:
         return str(problem.get("detail") or problem.get("title") or problem)
     except (ValueError, AttributeError):
         return answer.text.strip() or answer.reason_phrase
+
+
+def _retry_after(answer: httpx2.Response) -> int:
+    """In how many seconds a refused request may be sent again."""
+    seconds = answer.headers.get("Retry-After", "")
+    return int(seconds) if seconds.isdecimal() else 1
 
 
 def main() -> int:

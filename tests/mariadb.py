@@ -1,10 +1,16 @@
-"""What becomes of tests that need MariaDB on a machine that has none: told loudly, and failed in CI."""
+"""A MariaDB server for tests, and what becomes of them on a machine that has none: told loudly, and failed in CI."""
 
+import asyncio
 import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
-from deploy.mariadb import MariaDbUnavailable, find_server
+from deploy.mariadb import MariaDb, MariaDbUnavailable, find_server, prepare
+from deploy.stack import take_ports
+from deploy.supervisor import Patience, Supervisor
 
 MISSING = pytest.StashKey[str]()
 
@@ -21,3 +27,19 @@ async def need_mariadb(config: pytest.Config) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI needs MariaDB: {config.stash[MISSING]}", pytrace=False)
     pytest.skip(f"no MariaDB: {config.stash[MISSING]}")
+
+
+@asynccontextmanager
+async def running_mariadb(data_dir: Path) -> AsyncGenerator[MariaDb]:
+    """A server of the tests' own. One that is killed is started again."""
+    server = await prepare(data_dir, port=take_ports({"": 0})[""])
+    supervisor = Supervisor(_ignore, patience=Patience(longest_pause=0.25))
+    try:
+        await supervisor.start(server.program())
+        yield server
+    finally:
+        await supervisor.stop(asyncio.Event())
+
+
+def _ignore(_tag: str, _line: str) -> None:
+    """The server's log is of no interest."""

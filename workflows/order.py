@@ -96,6 +96,7 @@ class OrderWorkflow:
             result_type=step.result,
             schedule_to_close_timeout=step.budget(self._order),
             start_to_close_timeout=step.attempt,
+            heartbeat_timeout=step.heartbeat,
             retry_policy=step.retry,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             summary=step.summary(self._order),
@@ -200,6 +201,7 @@ class OrderWorkflow:
                     result_type=Undone,
                     schedule_to_close_timeout=steps.UNDO_BUDGET,
                     start_to_close_timeout=steps.UNDO_ATTEMPT,
+                    heartbeat_timeout=step.heartbeat,
                     retry_policy=steps.UNDO_RETRY,
                     summary=f"undo: {step.summary(self._order)}",
                 )

@@ -49,6 +49,8 @@ class Step:
     budget: Callable[[PlaceOrder], timedelta]
     """How long it is tried in all, waiting for its team included."""
     retry: RetryPolicy
+    heartbeat: timedelta | None = None
+    """An attempt of the step or of its undo that gives no sign of life for so long is given up: its worker is gone."""
     refusals: Mapping[str, CancelReason] = field(default_factory=dict[str, CancelReason])
     """The failures that are a business answer, and the reason for cancelling that each stands for."""
     unsettled: CancelReason = CancelReason.STEP_FAILED
@@ -79,6 +81,7 @@ PAY_ORDER = Step(
     achieved=lambda _: {"order_status": OrderStatus.ORDER_PLACED, "pay_status": PayStatus.PAID},
     reverted={"pay_status": PayStatus.REFUNDED},
     attempt=timedelta(seconds=30),  # three calls to the provider, each within its own 8 s
+    heartbeat=timedelta(seconds=10),  # nobody else may order while payments hang, so not half a minute
     budget=lambda order: order.pay_within,
     retry=_retry(0.5, 30),
     unsettled=CancelReason.PAYMENT_UNKNOWN,

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from services.order.errors import OrderIntakePaused
 from services.shared.errors import Refused, ShopError, Unavailable
 
 _log = structlog.get_logger(__name__)
@@ -158,7 +159,7 @@ def install_problems(app: FastAPI) -> None:
 
     async def shop_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ShopError)
-        if not isinstance(error, Refused):
+        if not isinstance(error, Refused | OrderIntakePaused):  # of which there may be hundreds a second
             _log.warning("request failed", code=error.code, error=str(error))
         return shop_problem(request, error)
 

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -53,20 +53,23 @@ class Accepted(OrderReading):
 
 @dataclass(frozen=True, kw_only=True)
 class _Wish:
-    """A request, the key that it came with, and the id that its order will have."""
+    """A request, the caller's key that it came with, and the id that its order will have."""
 
-    key: IdempotencyKey
+    key: CallersKey
     request: NewOrder
+    order_id: str
+    at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
 class _NewRows:
-    """What a new order is put in as."""
+    """What a new order is put in as. Only what is answered is made an object: that is what costs most."""
 
-    key: IdempotencyKey
+    wish: _Wish
     order: Order
     view: OrderView
-    event: OrderEvent
+    key: dict[str, object]
+    event: dict[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +82,11 @@ class _Seen:
 
     def answer(self, wish: _Wish) -> Accepted | ShopError | None:
         """The order that the wish's key stands for, or why there can be none; nothing if there can be a new one."""
-        if found := self.known.get(_name(wish.key)):
+        if found := self.known.get(wish.key):
             key, order, view = found
-            if key.fingerprint != wish.key.fingerprint:
+            if key.fingerprint != _fingerprint(wish.request):
                 return IdempotencyKeyReused(key.idempotency_key)
-            return Accepted(order, view, replayed=order.order_id != wish.key.order_id)
+            return Accepted(order, view, replayed=order.order_id != wish.order_id)
         product_id, price = wish.request.product_id, wish.request.product_price
         if (product := self.products.get(product_id)) is None:
             return UnknownProduct(product_id)
@@ -138,21 +141,15 @@ class Acceptance:
         Stock is asked about only for an order that would be accepted. A refusal leaves nothing behind, the key
         included. Raises `IdempotencyKeyReused`, `OutOfStock`, `UnknownProduct`, `PriceChanged`, `OrderIntakePaused`.
         """
-        key = IdempotencyKey(
-            user_id=user_id,
-            idempotency_key=idempotency_key,
-            fingerprint=_fingerprint(request),
-            # One id for all attempts: an order that a lost commit left behind is then known as ours.
-            order_id=self._new_id(),
-            created_at=self._clock(),
-        )
-        wish = _Wish(key=key, request=request)
+        # One id for all attempts: an order that a lost commit left behind is then known as ours.
+        key, order_id = (user_id, idempotency_key), self._new_id()
+        wish = _Wish(key=key, request=request, order_id=order_id, at=self._clock())
         asked = False
         for _ in range(_LOOKS):
             seen = await self._look.ask(wish)
             if isinstance(seen, Accepted):
                 return seen
-            self._on_their_way[_name(key)] += 1
+            self._on_their_way[key] += 1
             try:
                 if not asked and await known_out_of_stock():
                     raise OutOfStock(request.product_id)
@@ -161,7 +158,7 @@ class Acceptance:
             except _Overtaken:
                 continue
             finally:
-                self._on_their_way -= Counter([_name(key)])
+                self._on_their_way -= Counter([key])
         raise OrderIntakePaused(Intake.PAYMENTS_PENDING, retry_after_seconds=1)
 
     async def _look_at(self, wishes: Sequence[_Wish]) -> list[Accepted | _NewRows | ShopError]:
@@ -170,11 +167,11 @@ class Acceptance:
         async def work(session: repository.AsyncSession) -> _Seen:
             # Before the keys: an order that takes a place here is known by its key there.
             standing = await self._admission.look(session)
-            known = await repository.orders_of_keys(session, {_name(wish.key) for wish in wishes})
+            known = await repository.orders_of_keys(session, {wish.key for wish in wishes})
             products = await repository.products_of(session, {wish.request.product_id for wish in wishes})
             return _Seen(
                 standing=standing,
-                known={_name(found[0]): found for found in known},
+                known={(found[0].user_id, found[0].idempotency_key): found for found in known},
                 products={product.product_id: product for product in products},
             )
 
@@ -182,25 +179,23 @@ class Acceptance:
         admitted = set(self._on_their_way)
         answers: list[Accepted | _NewRows | ShopError] = []
         for wish in wishes:
-            answer = seen.answer(wish) or self._new_rows(wish, seen.products[wish.request.product_id])
-            if isinstance(answer, _NewRows) and _name(wish.key) not in admitted:
-                if len(admitted) < seen.standing.room:
-                    admitted.add(_name(wish.key))
-                else:
-                    answer = seen.paused()
-            answers.append(answer)
+            answer = seen.answer(wish)
+            if answer is None and (wish.key in admitted or len(admitted) < seen.standing.room):
+                admitted.add(wish.key)
+                answer = self._new_rows(wish, seen.products[wish.request.product_id])
+            answers.append(answer or seen.paused())
         return answers
 
     async def _put_in_all(self, orders: Sequence[_NewRows]) -> list[Accepted | Exception]:
         """Put orders in, of those with the same key the first."""
         firsts: dict[CallersKey, _NewRows] = {}
         for one in orders:
-            firsts.setdefault(_name(one.key), one)
+            firsts.setdefault(one.wish.key, one)
         # In the order of their keys: two processes that put in the same ones wait for each other one way round only.
-        failures = await self._failures(sorted(firsts.values(), key=lambda one: _name(one.key)))
+        failures = await self._failures(sorted(firsts.values(), key=lambda one: one.wish.key))
         answers: list[Accepted | Exception] = []
         for one in orders:
-            failure = failures.get(one.order.order_id) if firsts[_name(one.key)] is one else _Overtaken()
+            failure = failures.get(one.order.order_id) if firsts[one.wish.key] is one else _Overtaken()
             answers.append(failure or Accepted(one.order, one.view, replayed=False))
         return answers
 
@@ -220,10 +215,10 @@ class Acceptance:
 
     async def _transaction(self, orders: Sequence[_NewRows]) -> None:
         async def work(session: repository.AsyncSession) -> None:
-            await repository.add_rows(session, [one.key for one in orders])
-            await repository.add_rows(session, [one.order for one in orders])
-            await repository.add_rows(session, [one.view for one in orders])
-            await repository.add_rows(session, [one.event for one in orders])
+            await repository.add_rows(session, IdempotencyKey, [one.key for one in orders])
+            await repository.add_rows(session, Order, [one.order.model_dump() for one in orders])
+            await repository.add_rows(session, OrderView, [one.view.model_dump() for one in orders])
+            await repository.add_rows(session, OrderEvent, [one.event for one in orders])
             if not await self._admission.take(session, [one.order.order_id for one in orders]):
                 raise _Overtaken
 
@@ -235,12 +230,13 @@ class Acceptance:
             raise
 
     def _new_rows(self, wish: _Wish, product: Product) -> _NewRows:
-        request, order_id, now = wish.request, wish.key.order_id, wish.key.created_at
+        request, order_id, now = wish.request, wish.order_id, wish.at
+        user_id, idempotency_key = wish.key
         return _NewRows(
-            key=wish.key,
+            wish=wish,
             order=Order(
                 order_id=order_id,
-                user_id=wish.key.user_id,
+                user_id=user_id,
                 product_id=product.product_id,
                 product_name=product.product_name,
                 product_price=product.product_price,
@@ -256,19 +252,22 @@ class Acceptance:
             ),
             view=OrderView(
                 order_id=order_id,
-                user_id=wish.key.user_id,
+                user_id=user_id,
                 order_status=OrderStatus.ORDER_RECEIVED,
                 pay_status=PayStatus.NOT_PAID,
                 delivery_status=DeliveryStatus.NONE,
                 version=1,
                 updated_at=now,
             ),
-            event=OrderEvent(order_id=order_id, version=1, type=EventType.ORDER_RECEIVED, at=now),
+            key={
+                "user_id": user_id,
+                "idempotency_key": idempotency_key,
+                "fingerprint": _fingerprint(request),
+                "order_id": order_id,
+                "created_at": now,
+            },
+            event={"order_id": order_id, "version": 1, "type": EventType.ORDER_RECEIVED, "at": now, "detail": {}},
         )
-
-
-def _name(key: IdempotencyKey) -> CallersKey:
-    return key.user_id, key.idempotency_key
 
 
 def _fingerprint(request: NewOrder) -> str:

@@ -10,12 +10,14 @@ from services.order import repository
 from services.order.tables import Order
 from services.shared.clock import Clock, utc_now
 from services.shared.database import Database
+from services.shared.errors import Unavailable
 from services.shared.together import Together
 
 Start = Callable[[Order], Awaitable[None]]
 
 _QUEUE_SIZE = 1000
 _BATCH = 32
+_PAUSE_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -60,7 +62,7 @@ class Dispatcher:
     """Starts the workflows of accepted orders. `start` must be safe to repeat.
 
     An order whose start fails, or takes longer than its lease, is left as it is: it is claimed again when its lease
-    has run out.
+    has run out. An engine that is away is not asked for each order: who found it so pauses.
     """
 
     def __init__(self, inbox: Inbox, start: Start) -> None:
@@ -76,7 +78,7 @@ class Dispatcher:
             return False
         return True
 
-    async def serve(self, concurrency: int = 8) -> None:
+    async def serve(self, concurrency: int = 4) -> None:
         """Start what was offered, so many at once, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
@@ -121,6 +123,8 @@ class Dispatcher:
             await self._inbox.mark_started(order.order_id)
         except Exception as error:  # one order must not hold back the others
             _log.warning("an order's workflow was not started", order_id=order.order_id, error=_told(error))
+            if isinstance(error, Unavailable):
+                await asyncio.sleep(_PAUSE_SECONDS)
 
 
 def _told(error: Exception) -> str:

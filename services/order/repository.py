@@ -1,14 +1,15 @@
 """All SQL of the order team."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import insert
+from sqlalchemy import bindparam, insert
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel, and_, col, delete, func, or_, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
-from sqlmodel.sql.expression import SelectOfScalar
+from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from services.order.statuses import OrderState, OrderStatus
 from services.order.tables import AdmissionState, IdempotencyKey, Order, OrderEvent, OrderView, Payment, Product
@@ -44,22 +45,36 @@ async def orders_of_keys(
     session: AsyncSession, keys: Collection[CallersKey]
 ) -> Sequence[tuple[IdempotencyKey, Order, OrderView]]:
     """The orders that callers' keys stand for, of those keys that stand for one."""
-    statement = (
+    asked = [*keys]
+    asked += asked[-1:] * ((1 << (len(asked) - 1).bit_length()) - len(asked))  # up to the next power of two
+    given: dict[str, str] = {}
+    for number, (user_id, key) in enumerate(asked):
+        given |= {f"user_{number}": user_id, f"key_{number}": key}
+    return (await session.exec(_of_keys(len(asked)), params=given)).all()
+
+
+@cache
+def _of_keys(count: int) -> Select[IdempotencyKey, Order, OrderView]:
+    """The statement for so many keys; made once for each power of two, because it takes longer to make than to run."""
+    pairs = (
+        and_(
+            IdempotencyKey.user_id == bindparam(f"user_{number}"),
+            IdempotencyKey.idempotency_key == bindparam(f"key_{number}"),
+        )
+        for number in range(count)
+    )
+    return (
         select(IdempotencyKey, Order, OrderView)
         .join(Order, col(Order.order_id) == col(IdempotencyKey.order_id))
         .join(OrderView, col(OrderView.order_id) == col(IdempotencyKey.order_id))
-        .where(
-            # Not as pairs in a list: SQLite would read the whole table.
-            or_(*(and_(IdempotencyKey.user_id == user, IdempotencyKey.idempotency_key == key) for user, key in keys))
-        )
+        .where(or_(*pairs))  # not as pairs in a list: SQLite would read the whole table
     )
-    return (await session.exec(statement)).all()
 
 
-async def add_rows(session: AsyncSession, rows: Sequence[SQLModel]) -> None:
-    """Put new rows of one table in, in one statement."""
+async def add_rows(session: AsyncSession, table: type[SQLModel], rows: Sequence[Mapping[str, object]]) -> None:
+    """Put new rows in, in one statement."""
     connection = await session.connection()
-    await connection.execute(insert(type(rows[0])), [row.model_dump() for row in rows])
+    await connection.execute(insert(table), rows)
 
 
 async def admission(session: AsyncSession, name: str, *, lock: bool = False) -> AdmissionState | None:

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from deploy.mariadb import Access, MariaDb, prepare
-from deploy.stack import HOST, take_ports
-from deploy.supervisor import Patience, Supervisor
+from deploy.mariadb import Access, MariaDb
+from deploy.stack import HOST
 from services.order.acceptance import Acceptance
 from services.shared.database import Database
 from services.shared.migrations import upgrade
 from services.shared.settings import PoolSettings, Team
 from tests.database.orders import HeldClock, selling_tea
 from tests.database.servers import GetServer, NewDatabase, NewUrl
-from tests.mariadb import need_mariadb
+from tests.mariadb import need_mariadb, running_mariadb
 
 _number = count(1)
 
@@ -34,17 +33,11 @@ async def mariadb(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
             async with lock:
                 if server is None:
                     await need_mariadb(request.config)
-                    server = await prepare(tmp_path_factory.mktemp("server") / "data", port=take_ports({"": 0})[""])
-                    supervisor = Supervisor(_ignore, patience=Patience(longest_pause=0.25))
-                    stack.push_async_callback(supervisor.stop, asyncio.Event())
-                    await supervisor.start(server.program())
+                    data_dir = tmp_path_factory.mktemp("server") / "data"
+                    server = await stack.enter_async_context(running_mariadb(data_dir))
                 return server
 
         yield get
-
-
-def _ignore(_tag: str, _line: str) -> None:
-    """The server's log is of no interest."""
 
 
 @pytest.fixture(params=["sqlite", "mysql"])

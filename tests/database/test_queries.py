@@ -207,7 +207,9 @@ def order_queries() -> Iterable[Query]:
     yield Query(partial(order.products_of, product_ids={"product-7", "product-8", "nothing"}), reads=6)
     keys = {(user_id(number), f"key-{number}") for number in range(1550, 1550 + PAGE)} | {(user, "new")}
     yield Query(partial(order.orders_of_keys, keys=keys), reads=4 * PAGE)
-    yield Query(partial(order.add_rows, rows=[new_order(ORDERS), new_order(ORDERS + 1)]))
+    yield Query(
+        partial(order.add_rows, table=Order, rows=[new_order(ORDERS + number).model_dump() for number in (0, 1)])
+    )
     yield Query(partial(order.admission, name="payments"))
     yield Query(partial(order.admission, name="payments", lock=True))
     yield Query(partial(order.set_admission, state=AdmissionState(name="payments", updated_at=later)))

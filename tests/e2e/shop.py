@@ -5,7 +5,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,7 @@ class _Answer(BaseModel):
 class Order(_Answer):
     orderId: str
     userId: str
+    productId: str
     orderStatus: str
     payStatus: str
     deliveryStatus: str
@@ -49,6 +50,29 @@ class Event(_Answer):
     version: int
     type: str
     detail: dict[str, str]
+
+
+class Pending(_Answer):
+    orderId: str
+    since: str
+
+
+class Admission(_Answer):
+    """Whether orders are taken, as an operator reads it."""
+
+    state: str
+    since: str | None
+    pendingPayments: int
+    maxPendingPayments: int
+    oldestPendingPayment: Pending | None
+    medianPaymentMs: int | None
+    trialOrderId: str | None
+    retryAfterSeconds: int | None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether an order would be taken now, as a trial perhaps."""
+        return self.retryAfterSeconds is None
 
 
 class Coupon(_Answer):
@@ -120,24 +144,68 @@ class Shop:
         """Order once, whatever is answered."""
         return await self.http.post("/orders", json=wish.body, headers=wish.headers | headers)
 
-    async def place(self, wish: Wish) -> Order:
+    async def insist(self, wish: Wish) -> httpx2.Response:
         """Order as a patient customer does: with the same key again until the shop has said yes."""
 
-        async def answered() -> Order | None:
+        async def answered() -> httpx2.Response | None:
             answer = await self.post(wish)
             if answer.status_code == 503:
                 return None
             assert answer.status_code == 202, answer.text
-            return Order.model_validate(answer.json())
+            return answer
 
         return await eventually(answered, f"an answer to {wish}")
+
+    async def place(self, wish: Wish) -> Order:
+        """The order that a patient customer has in the end."""
+        return Order.model_validate((await self.insist(wish)).json())
+
+    async def serve(self, wishes: Iterable[Wish], *, customers: int) -> list[tuple[Wish, httpx2.Response]]:
+        """Each wish once, whatever is answered; each of so many customers comes with the next one when answered."""
+        coming = iter(wishes)
+
+        async def customer() -> list[tuple[Wish, httpx2.Response]]:
+            return [(wish, await self.post(wish)) for wish in coming]
+
+        served = await asyncio.gather(*(customer() for _ in range(customers)))
+        return list(itertools.chain.from_iterable(served))
+
+    async def admission(self) -> Admission:
+        return Admission.model_validate((await self._get(self.http, "/admission", OPERATOR)).json())
+
+    async def until_admission(self, reads: Callable[[Admission], bool], what: str) -> Admission:
+        async def read() -> Admission | None:
+            admission = await self.admission()
+            return admission if reads(admission) else None
+
+        async def story() -> str:
+            return str(await self.admission())
+
+        return await eventually(read, f"the admission to {what}", story)
+
+    async def metric(self, name: str) -> float:
+        """A figure of the API's metrics, its labels being a part of its name; 0 while there is none."""
+        lines = (await self._get(self.http, "/metrics", {})).text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.rpartition(" ")[0] == name)
 
     async def order(self, order_id: str) -> Order:
         return Order.model_validate((await self._get(self.http, f"/orders/{order_id}", OPERATOR)).json())
 
     async def orders_of(self, user: str) -> list[Order]:
-        answer = await self._get(self.http, "/orders", {"X-User-Id": user})
-        return [Order.model_validate(item) for item in answer.json()["items"]]
+        return await self._orders({"X-User-Id": user})
+
+    async def orders_for(self, product_id: str) -> list[Order]:
+        """Everybody's orders for a product."""
+        return [order for order in await self._orders(OPERATOR) if order.productId == product_id]
+
+    async def _orders(self, headers: dict[str, str]) -> list[Order]:
+        path, found = "/orders?limit=100", list[Order]()
+        while True:
+            page = (await self._get(self.http, path, headers)).json()
+            found += [Order.model_validate(item) for item in page["items"]]
+            if page["nextCursor"] is None:
+                return found
+            path = f"/orders?limit=100&cursor={page['nextCursor']}"
 
     async def events(self, order_id: str) -> list[Event]:
         answer = await self._get(self.http, f"/orders/{order_id}/events", OPERATOR)
@@ -162,17 +230,32 @@ class Shop:
 
         return await eventually(reached, f"{order_id} to be {status}", lambda: self._story(order_id))
 
+    async def until_all(self, orders: Collection[Order], status: str) -> None:
+        """Wait for the status of many orders for one product, as long as they get there one after the other."""
+        [product_id] = {order.productId for order in orders}
+        missing = {order.orderId for order in orders}
+
+        async def got_there() -> set[str]:
+            return missing & {one.orderId for one in await self.orders_for(product_id) if one.orderStatus == status}
+
+        async def story() -> str:
+            return f"{len(missing)} of {len(orders)} are missing: {await self._story(min(missing))}"
+
+        while missing:
+            missing -= await eventually(got_there, f"orders to be {status}", story)
+
     async def until_event(self, order_id: str, event: str) -> None:
         async def happened() -> bool:
             return event in await self.timeline(order_id)
 
         await eventually(happened, f"{event} of {order_id}", lambda: self._story(order_id))
 
-    async def try_cancel(self, order: Order) -> httpx2.Response:
-        """Cancel as the customer does: again while the shop says that it cannot tell yet."""
+    async def try_cancel(self, order: Order, by: dict[str, str] | None = None) -> httpx2.Response:
+        """Cancel as the customer does, or whoever else: again while the shop says that it cannot tell yet."""
+        who = by or {"X-User-Id": order.userId}
 
         async def answered() -> httpx2.Response | None:
-            answer = await self.http.post(f"/orders/{order.orderId}/cancel", headers={"X-User-Id": order.userId})
+            answer = await self.http.post(f"/orders/{order.orderId}/cancel", headers=who)
             return None if answer.status_code == 503 else answer
 
         return await eventually(answered, f"an answer to cancelling {order.orderId}")
@@ -226,6 +309,16 @@ class Shop:
             await self._replaced(process, pid)
 
     @asynccontextmanager
+    async def suspended(self, process: str) -> AsyncGenerator[None]:
+        """While inside, a process stands still, and whoever asks it something hears nothing."""
+        pid = self.pid(process)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    @asynccontextmanager
     async def away(self, process: str) -> AsyncGenerator[None]:
         """While inside, a process is stopped and nobody starts it again.
 
@@ -263,6 +356,13 @@ class Shop:
 
     async def _story(self, order_id: str) -> str:
         return f"{await self.order(order_id)} {await self.timeline(order_id)}"
+
+
+def assert_paused(*answers: httpx2.Response) -> None:
+    """Each was refused in the shop's own words, and told when to come back."""
+    for answer in answers:
+        assert (answer.status_code, answer.json().get("code")) == (503, "order-intake-paused"), answer.text
+        assert int(answer.headers["Retry-After"]) >= 1
 
 
 @asynccontextmanager

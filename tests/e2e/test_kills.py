@@ -20,6 +20,12 @@ async def assert_gone_through_once(shop: Shop, order: Order) -> None:
     assert await shop.delivery(order.orderId) == "Started"
 
 
+async def assert_ordered_before(shop: Shop, wish: Wish, order: Order) -> None:
+    """The same request again is answered with the order that is there."""
+    answer = await shop.insist(wish)
+    assert (answer.json()["orderId"], answer.headers["Idempotent-Replayed"]) == (order.orderId, "true")
+
+
 @pytest.mark.parametrize(
     "victim", ["api", "worker-order", "worker-delivery", "worker-marketing", "payments", "temporal"]
 )
@@ -40,13 +46,15 @@ async def test_orders_in_flight_go_through_once_when_a_process_is_killed(shop: S
 
 async def test_an_accepted_order_is_started_once_though_its_api_dies_and_the_engine_was_away(shop: Shop) -> None:
     product = await shop.product(on_hand=10)
+    wish = Wish(product, 2, "unlucky")
     shop.signal("temporal", signal.SIGSTOP)
     try:
-        order = await shop.place(Wish(product, 2, "unlucky"))
+        order = await shop.place(wish)
     finally:
         # The engine dies too: were it to go on, it might still read what the API had asked of it.
         await shop.kill("api", "temporal")
     assert [event.type for event in await shop.events(order.orderId)] == ["OrderReceived"]
+    await assert_ordered_before(shop, wish, order)
 
     await assert_gone_through_once(shop, order)
     assert await shop.stock(product) == 8

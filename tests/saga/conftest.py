@@ -158,22 +158,7 @@ async def running_saga(
     environment: WorkflowEnvironment, world: World, *, cached: int = 100, payment_method: str = "pm_card_visa"
 ) -> AsyncGenerator[Saga]:
     """A saga among the teams of that world. In the end its history replays and its timeline has no gap."""
-    order = Order(
-        order_id=new_order_id(),
-        user_id="goodman",
-        product_id="2001",
-        product_name="gram",
-        product_price=9_000_000,
-        qty=1,
-        amount=9_000_000,
-        currency="KRW",
-        username="굿맨",
-        address="서울",
-        phone_no="010-1234-5678",
-        payment_method=payment_method,
-        order_date=utc_now(),
-        claimed_until=utc_now(),
-    )
+    order = new_order(payment_method)
     engine = OrderEngine(
         environment.client,
         payment_budget=PAYMENT_BUDGET,
@@ -194,6 +179,26 @@ async def running_saga(
         handle = saga.handle
         if (await handle.describe()).close_time is None:
             await handle.terminate()
+
+
+def new_order(payment_method: str = "pm_card_visa") -> Order:
+    """An order as it was accepted."""
+    return Order(
+        order_id=new_order_id(),
+        user_id="goodman",
+        product_id="2001",
+        product_name="gram",
+        product_price=9_000_000,
+        qty=1,
+        amount=9_000_000,
+        currency="KRW",
+        username="굿맨",
+        address="서울",
+        phone_no="010-1234-5678",
+        payment_method=payment_method,
+        order_date=utc_now(),
+        claimed_until=utc_now(),
+    )
 
 
 def reads(status: str) -> Callable[[World], bool]:

@@ -1,0 +1,63 @@
+"""The measure that taking an order is held against: `python -m tests.bench.bare_api`, shaped like `api.py`.
+
+Its handler reads the same body and puts one row into one table, in a transaction of its own. Nothing else.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+
+import uvicorn
+from fastapi import FastAPI
+
+from services.gateway.schemas import OrderRequest
+from services.gateway.server import Server, listen
+from services.order.repository import add_rows
+from services.order.tables import Order
+from services.shared.database import Database
+from services.shared.ids import new_order_id
+from services.shared.settings import ApiSettings, DatabaseSettings, PoolSettings
+
+
+def create_app(database: Database) -> FastAPI:
+    """The app with its one handler."""
+    app = FastAPI()
+
+    @app.get("/readyz")
+    async def readyz() -> None:  # pyright: ignore[reportUnusedFunction]
+        await database.ping()
+
+    @app.post("/orders", status_code=202)
+    async def place_order(body: OrderRequest) -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
+        row = _row(body)
+        await database.write(lambda session: add_rows(session, Order, [row.model_dump()]))
+        return {"orderId": row.order_id}
+
+    return app
+
+
+def _row(body: OrderRequest) -> Order:
+    now = datetime.now(UTC)
+    return Order(
+        **body.model_dump(exclude={"product_price"}),
+        order_id=new_order_id(),
+        user_id="bench",
+        product_name="Mac",
+        product_price=3_000_000,
+        amount=3_000_000 * body.qty,
+        currency="KRW",
+        order_date=now,
+        claimed_until=now,
+    )
+
+
+async def _serve() -> None:
+    settings = ApiSettings()
+    database = Database(DatabaseSettings().url("order"), PoolSettings())
+    listener = listen(settings.host, settings.port)
+    config = uvicorn.Config(create_app(database), http="h11", log_config=None, access_log=False)
+    await Server(config).serve(sockets=[listener])
+    await database.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve())
