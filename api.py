@@ -10,7 +10,6 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from functools import partial
 from typing import Annotated, Any
 
 import uvicorn
@@ -79,7 +78,6 @@ async def place_order(
             user_id=who.user_id,
             idempotency_key=idempotency_key,
             request=NewOrder(**body.model_dump()),
-            known_out_of_stock=partial(shop.stock_hint.known_out, body.product_id, body.qty),
         )
     except (Refused, OrderIntakePaused) as error:
         metrics.refused.labels(error.reason if isinstance(error, OrderIntakePaused) else error.code).inc()
@@ -269,12 +267,11 @@ async def _serve() -> None:
         order_database=order,
         catalogue=Catalogue(order),
         admission=admission,
-        acceptance=Acceptance(order, admission, lease=lease),
+        acceptance=Acceptance(order, admission, lease=lease, on_hand=StockHint(warehouse).on_hand),
         book=OrderBook(order),
         dispatcher=Dispatcher(Inbox(order, lease=lease), engine.start),
         deliveries=Deliveries(delivery),
         warehouse=warehouse,
-        stock_hint=StockHint(warehouse),
         coupons=Coupons(marketing),
         engine=engine,
     )
@@ -284,7 +281,7 @@ async def _serve() -> None:
         http="h11",
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=int(settings.drain_seconds),
+        timeout_graceful_shutdown=settings.drain_seconds,
     )
     # What was loaded by now stays. Looked through at each full collection, it kept everybody waiting for 80 ms.
     gc.freeze()

@@ -28,7 +28,8 @@ def heartbeating(attempt: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Co
                 if not done:
                     activity.heartbeat()
             except asyncio.CancelledError:
-                if activity.is_worker_shutdown():
+                details = activity.cancellation_details()
+                if details is not None and details.worker_shutdown:
                     work.cancel()
                     await asyncio.wait([work])
                     raise

@@ -76,7 +76,7 @@ class MariaDb:
                 f"--pid-file={self.data_dir / 'pid'}",
                 "--skip-name-resolve",
             ],
-            environment=os.environ,
+            environment=_own_tmpdir(self.data_dir),
             directory=self.data_dir,
             answers=self.answers,
             silent_stop=True,
@@ -198,8 +198,16 @@ async def _make_system_tables(data_dir: Path) -> None:
         "--skip-test-db",
         "--skip-name-resolve",
         directory=new,
+        environment=_own_tmpdir(data_dir),
     )
     new.rename(data_dir)
+
+
+def _own_tmpdir(data_dir: Path) -> dict[str, str]:
+    """The environment of a server on this data directory: one that starts deletes what others keep in a shared /tmp."""
+    tmpdir = data_dir.with_name(f"{data_dir.name}.tmp")
+    tmpdir.mkdir(mode=0o700, exist_ok=True)
+    return {**os.environ, "TMPDIR": str(tmpdir)}
 
 
 def _make_empty(directory: Path) -> None:

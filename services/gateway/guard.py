@@ -14,7 +14,8 @@ from services.gateway.operations import PROBES, Metrics, route_of
 from services.gateway.problems import problem, request_id, shop_problem
 from services.shared.errors import ShopError, Unavailable
 
-MAX_STREAMS = 1000
+MAX_STAYING = 200
+"""How many may follow a timeline or wait for a payment at once: with more, whoever orders would wait, too."""
 _log = structlog.get_logger(__name__)
 
 
@@ -47,10 +48,11 @@ class BodyTooLarge(HTTPException):
 class Guard:
     """The outermost middleware: whatever happens to a request, it is answered, counted and told its id.
 
-    No more than `max_requests` are worked on at once, beside them no more than `MAX_STREAMS` readers of server-sent
-    events, and the platform's probes always; who comes on top is shed: `Overloaded`, with nothing read and nothing
-    asked of anybody. A request whose answer has not begun after `request_seconds` is cancelled: `RequestTimeout`, or
-    `BodyTimeout` where it waited for its body. A body of more than `largest_body` bytes is refused with 413.
+    No more than `max_requests` are worked on at once, beside them no more than `MAX_STAYING` who read server-sent
+    events or wait for a payment, and the platform's probes always; who comes on top is shed: `Overloaded`, with nothing
+    read and nothing asked of anybody. A request whose answer has not begun after `request_seconds` is cancelled:
+    `RequestTimeout`, or `BodyTimeout` where it waited for its body. A body of more than `largest_body` bytes is refused
+    with 413.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Guard:
         self._metrics = metrics
         self._largest_body = largest_body
         self._request_seconds = request_seconds
-        self._requests, self._streams = _Places(max_requests), _Places(MAX_STREAMS)
+        self._requests, self._staying = _Places(max_requests), _Places(MAX_STAYING)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -79,8 +81,9 @@ class Guard:
     def _place(self, request: Request) -> AbstractContextManager[None]:
         if request.scope["path"] in PROBES:
             return nullcontext()  # an overloaded process must not be taken for a dead one
-        streams = request.method == "GET" and "text/event-stream" in request.headers.get("accept", "")
-        return self._streams if streams else self._requests
+        reads = request.method == "GET" and "text/event-stream" in request.headers.get("accept", "")
+        stays = reads or (request.method == "POST" and "wait=" in request.headers.get("prefer", ""))
+        return self._staying if stays else self._requests
 
     async def _pass_on(self, exchange: "_Exchange") -> None:
         exchange.refuse_long_body()

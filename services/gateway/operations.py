@@ -33,17 +33,13 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
-        self._intake = _IntakeGauges(self.registry)
+        self.intake = _IntakeGauges(self.registry)
         self.requests = Histogram(
             "street12_http_request_seconds",
             "HTTP requests by route",
             ["method", "route", "status"],
             registry=self.registry,
         )
-
-    def intake(self, report: AdmissionReport | None) -> None:
-        """Where the intake of orders stands; nothing where that is not known."""
-        self._intake.set(report)
 
     def answered(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request whose answer began so many seconds after it came."""
@@ -67,6 +63,7 @@ class _IntakeGauges:
         self._since = gauge("admission_since_timestamp_seconds", "Since when no orders are taken; 0 while they are")
 
     def set(self, report: AdmissionReport | None) -> None:
+        """Where the intake of orders stands; nothing where that is not known."""
         if report is None:
             for one in (self._pending, self._limit, self._oldest, self._median, self._since):
                 one.set(math.nan)
@@ -109,5 +106,5 @@ def install_operations(app: FastAPI, metrics: Metrics) -> None:
         with suppress(TimeoutError, DatabaseUnavailable):
             async with asyncio.timeout(INTAKE_SECONDS):
                 report = await shop.admission.report(shop.order_database)
-        metrics.intake(report)
+        metrics.intake.set(report)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -7,7 +7,6 @@ from fastapi import Request
 
 from services.delivery.deliveries import Deliveries
 from services.delivery.stock import Warehouse
-from services.gateway.stock_hint import StockHint
 from services.marketing.coupons import Coupons
 from services.order.acceptance import Acceptance
 from services.order.admission import Admission
@@ -41,7 +40,6 @@ class Parts:
     dispatcher: Dispatcher
     deliveries: Deliveries
     warehouse: Warehouse
-    stock_hint: StockHint
     coupons: Coupons
     engine: Engine
 

@@ -1,27 +1,21 @@
-"""What the delivery team knows about stock, as a hint before an order is taken; never a reason to keep it waiting."""
+"""What the delivery team knows about stock, as a hint before orders are taken; never a reason to keep them waiting."""
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping
 
 import structlog
 
 from services.delivery.stock import Warehouse
-from services.shared.errors import Unavailable
-from services.shared.together import Together
 
 _log = structlog.get_logger(__name__)
 
 
-class NoHint(Unavailable):
-    """The delivery team did not say."""
-
-
 class StockHint:
-    """Asks the delivery team's database within `seconds`; no answer is no hint.
+    """Asks the delivery team's database, for `seconds` at most; no answer is no hint.
 
-    After `failures` questions in a row without an answer it asks no more, but for one order each `cooldown_seconds`,
-    until that one is answered: while the database is away, orders do not wait for it.
+    After `failures` questions in a row without an answer it asks no more, but once each `cooldown_seconds`, until that
+    is answered: while the database is away, orders do not wait for it. For one who asks at a time.
     """
 
     def __init__(
@@ -40,38 +34,21 @@ class StockHint:
         self._clock = clock
         self._failed = 0
         self._next_trial = 0.0
-        self._asked = Together(self._on_hand)
 
-    async def known_out(self, product_id: str, qty: int) -> bool:
-        """Whether fewer pieces are known to be there than so many."""
-        if not self._may_ask():
-            return False
-        try:
-            on_hand = await self._asked.ask(product_id)
-        except NoHint:
-            return False
-        return on_hand is not None and on_hand < qty
-
-    def _may_ask(self) -> bool:
-        if self._failed < self._tolerated:
-            return True
-        now = self._clock()
-        if now < self._next_trial:
-            return False
-        self._next_trial = now + self._cooldown  # for whoever comes while this one tries
-        return True
-
-    async def _on_hand(self, product_ids: Sequence[str]) -> list[int | None]:
+    async def on_hand(self, product_ids: Collection[str]) -> Mapping[str, int]:
+        """How many pieces there are of these products, of those of which it is known. Never raises."""
+        if self._failed >= self._tolerated and self._clock() < self._next_trial:
+            return {}
         try:
             async with asyncio.timeout(self._seconds):
-                found = await self._warehouse.on_hand_of(set(product_ids))
+                found = await self._warehouse.on_hand_of(product_ids)
         except Exception as error:  # whatever ails the delivery team, it must not keep an order out
             self._failed += 1
             self._next_trial = self._clock() + self._cooldown
             if self._failed == self._tolerated:
                 _log.warning("stock is not asked about for a while", error=f"{type(error).__name__}: {error}")
-            raise NoHint from error  # for those, too, who wait behind this round
+            return {}
         if self._failed >= self._tolerated:
             _log.info("stock is asked about again")
         self._failed = 0
-        return [found.get(product_id) for product_id in product_ids]
+        return found

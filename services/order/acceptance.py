@@ -4,10 +4,11 @@ First a look, which takes no lock and turns away whoever must be turned away; th
 that puts the order in. Orders that come at the same time share both (`Together`).
 """
 
+import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
@@ -23,7 +24,7 @@ from services.order.statuses import DeliveryStatus, EventType, OrderStatus, PayS
 from services.order.tables import IdempotencyKey, Order, OrderEvent, OrderView, Product
 from services.shared.clock import Clock, utc_now
 from services.shared.database import Database, is_duplicate
-from services.shared.errors import ShopError
+from services.shared.errors import DatabaseUnavailable, ShopError
 from services.shared.ids import NewId, new_order_id
 from services.shared.together import Together
 
@@ -80,17 +81,19 @@ class _Seen:
     known: dict[CallersKey, tuple[IdempotencyKey, Order, OrderView]]
     products: dict[str, Product]
 
-    def answer(self, wish: _Wish) -> Accepted | ShopError | None:
+    def answer(self, wish: _Wish, on_hand: Mapping[str, int]) -> Accepted | ShopError | None:
         """The order that the wish's key stands for, or why there can be none; nothing if there can be a new one."""
         if found := self.known.get(wish.key):
             key, order, view = found
             if key.fingerprint != _fingerprint(wish.request):
                 return IdempotencyKeyReused(key.idempotency_key)
             return Accepted(order, view, replayed=order.order_id != wish.order_id)
-        product_id, price = wish.request.product_id, wish.request.product_price
+        product_id, price, qty = wish.request.product_id, wish.request.product_price, wish.request.qty
         if (product := self.products.get(product_id)) is None:
             return UnknownProduct(product_id)
-        return None if price in (None, product.product_price) else PriceChanged(product_id)
+        if price not in (None, product.product_price):
+            return PriceChanged(product_id)
+        return OutOfStock(product_id) if on_hand.get(product_id, qty) < qty else None
 
     def paused(self) -> OrderIntakePaused:
         """Why nobody gets in, or nobody else. The last place may be on its way to be taken in this very process."""
@@ -103,8 +106,12 @@ class _Overtaken(Exception):
     """Somebody else took the key, or the last place, between look and transaction. Nothing was put in."""
 
 
-async def _not_known() -> bool:
-    return False
+OnHand = Callable[[Collection[str]], Awaitable[Mapping[str, int]]]
+"""How many pieces there are of some products, of those of which it is known. Answers in a moment, and never raises."""
+
+
+async def _nothing_known(_: Collection[str]) -> Mapping[str, int]:
+    return {}
 
 
 class Acceptance:
@@ -116,44 +123,35 @@ class Acceptance:
         admission: Admission,
         *,
         lease: timedelta,
+        on_hand: OnHand = _nothing_known,
         clock: Clock = utc_now,
         new_id: NewId = new_order_id,
     ) -> None:
         self._database = database
         self._admission = admission
         self._lease = lease
+        self._on_hand = on_hand
         self._clock = clock
         self._new_id = new_id
         self._on_their_way = Counter[CallersKey]()  # between look and transaction, where no other look can see them
         self._look = Together(self._look_at)
         self._put_in = Together(self._put_in_all)
 
-    async def accept(
-        self,
-        *,
-        user_id: str,
-        idempotency_key: str,
-        request: NewOrder,
-        known_out_of_stock: Callable[[], Awaitable[bool]] = _not_known,
-    ) -> Accepted:
+    async def accept(self, *, user_id: str, idempotency_key: str, request: NewOrder) -> Accepted:
         """Accept a request, once for each key of its caller: a repetition answers the order that is there.
 
-        Stock is asked about only for an order that would be accepted. A refusal leaves nothing behind, the key
-        included. Raises `IdempotencyKeyReused`, `OutOfStock`, `UnknownProduct`, `PriceChanged`, `OrderIntakePaused`.
+        A refusal leaves nothing behind, the key included. Raises `IdempotencyKeyReused`, `OutOfStock`,
+        `UnknownProduct`, `PriceChanged`, `OrderIntakePaused`.
         """
         # One id for all attempts: an order that a lost commit left behind is then known as ours.
         key, order_id = (user_id, idempotency_key), self._new_id()
         wish = _Wish(key=key, request=request, order_id=order_id, at=self._clock())
-        asked = False
         for _ in range(_LOOKS):
             seen = await self._look.ask(wish)
             if isinstance(seen, Accepted):
                 return seen
             self._on_their_way[key] += 1
             try:
-                if not asked and await known_out_of_stock():
-                    raise OutOfStock(request.product_id)
-                asked = True
                 return await self._put_in.ask(seen)
             except _Overtaken:
                 continue
@@ -164,22 +162,25 @@ class Acceptance:
     async def _look_at(self, wishes: Sequence[_Wish]) -> list[Accepted | _NewRows | ShopError]:
         """What becomes of each wish, as far as can be said without a lock."""
 
+        product_ids = {wish.request.product_id for wish in wishes}
+
         async def work(session: repository.AsyncSession) -> _Seen:
             # Before the keys: an order that takes a place here is known by its key there.
             standing = await self._admission.look(session)
             known = await repository.orders_of_keys(session, {wish.key for wish in wishes})
-            products = await repository.products_of(session, {wish.request.product_id for wish in wishes})
+            products = await repository.products_of(session, product_ids)
             return _Seen(
                 standing=standing,
                 known={(found[0].user_id, found[0].idempotency_key): found for found in known},
                 products={product.product_id: product for product in products},
             )
 
-        seen = await self._database.read(work)
+        # Before anybody gets a place: what is sold out must not keep the others out.
+        on_hand, seen = await asyncio.gather(self._on_hand(product_ids), self._database.read(work))
         admitted = set(self._on_their_way)
         answers: list[Accepted | _NewRows | ShopError] = []
         for wish in wishes:
-            answer = seen.answer(wish)
+            answer = seen.answer(wish, on_hand)
             if answer is None and (wish.key in admitted or len(admitted) < seen.standing.room):
                 admitted.add(wish.key)
                 answer = self._new_rows(wish, seen.products[wish.request.product_id])
@@ -209,25 +210,28 @@ class Acceptance:
         else:
             return {}
         failures: dict[str, Exception] = {}
-        for one in orders:
-            failures |= await self._failures([one])
+        for place, one in enumerate(orders):
+            try:
+                failures |= await self._failures([one])
+            except DatabaseUnavailable as error:  # those before are in
+                return failures | {left.order.order_id: error for left in orders[place:]}
         return failures
 
     async def _transaction(self, orders: Sequence[_NewRows]) -> None:
         async def work(session: repository.AsyncSession) -> None:
-            await repository.add_rows(session, IdempotencyKey, [one.key for one in orders])
+            try:
+                await repository.add_rows(session, IdempotencyKey, [one.key for one in orders])
+            except IntegrityError as error:
+                if is_duplicate(error):
+                    raise _Overtaken from error
+                raise
             await repository.add_rows(session, Order, [one.order.model_dump() for one in orders])
             await repository.add_rows(session, OrderView, [one.view.model_dump() for one in orders])
             await repository.add_rows(session, OrderEvent, [one.event for one in orders])
             if not await self._admission.take(session, [one.order.order_id for one in orders]):
                 raise _Overtaken
 
-        try:
-            await self._database.write(work)
-        except IntegrityError as error:
-            if is_duplicate(error):
-                raise _Overtaken from error
-            raise
+        await self._database.write(work)
 
     def _new_rows(self, wish: _Wish, product: Product) -> _NewRows:
         request, order_id, now = wish.request, wish.order_id, wish.at

@@ -69,10 +69,6 @@ class OrderBook:
         """What happened to an order, from the version after `after` on."""
         return await self._database.read(lambda session: repository.events_of_order(session, order_id, after=after))
 
-    async def pending_payments(self) -> int:
-        """How many orders are accepted while their payment is in flight."""
-        return await self._database.read(repository.pending_payments)
-
 
 def _event(order_id: str, entry: TimelineEntry) -> OrderEvent:
     return OrderEvent(order_id=order_id, version=entry.version, type=entry.type, at=entry.at, detail=entry.detail)

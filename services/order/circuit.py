@@ -107,8 +107,12 @@ class Standing:
 
     @property
     def on_trial(self) -> bool:
-        """Whether the circuit is open and has cooled down: the next order, or the one under way, is its trial."""
-        return self.circuit.trial_at is not None and self.at >= self.circuit.trial_at
+        """Whether the circuit is open and has cooled down: the next order, or the one under way, is its trial.
+
+        A cooldown that would last for longer than one was set by a clock that is ahead of ours: it is not waited for.
+        """
+        trial_at = self.circuit.trial_at
+        return trial_at is not None and not trial_at - self.rules.cooldown <= self.at < trial_at
 
     @property
     def room(self) -> int:

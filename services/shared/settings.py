@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError
 
 Team = Literal["order", "delivery", "marketing"]
 TEAMS: tuple[Team, ...] = ("order", "delivery", "marketing")
+_TEN_YEARS = 10 * 365 * 24
 _DRIVERS = ("mysql+aiomysql", "sqlite+aiosqlite")
 _SettingsT = TypeVar("_SettingsT", bound="Settings")
 
@@ -21,7 +22,7 @@ _SettingsT = TypeVar("_SettingsT", bound="Settings")
 class Settings(BaseSettings):
     """A group of settings from the environment; one that is empty counts as not set."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, allow_inf_nan=False)
 
 
 class WrongSetting(Exception):
@@ -126,21 +127,21 @@ class OrderSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="STREET12_")
 
-    delivery_deadline_hours: float = Field(default=24 * 7, gt=0)
+    delivery_deadline_hours: float = Field(default=24 * 7, gt=0, le=_TEN_YEARS)
     """An order not delivered this long after its delivery started is flagged for a person."""
-    dispatch_seconds: float = Field(default=1.0, gt=0)
+    dispatch_seconds: float = Field(default=1.0, gt=0, le=86_400)
     """How often the dispatcher looks for accepted orders that have no workflow."""
-    dispatch_lease_seconds: float = Field(default=10.0, gt=0)
+    dispatch_lease_seconds: float = Field(default=10.0, gt=0, le=86_400)
     """How long an accepted order belongs to the process that is starting it."""
-    idempotency_hours: float = Field(default=48.0, gt=0)
+    idempotency_hours: float = Field(default=48.0, gt=0, le=_TEN_YEARS)
     """How long a caller's Idempotency-Key stands for the order that it brought; at least, and published."""
-    payment_budget_hours: float = Field(default=24.0, gt=0)
+    payment_budget_hours: float = Field(default=24.0, gt=0, le=_TEN_YEARS)
     """A payment whose outcome could not be learned by then is called off, and its order flagged."""
     max_pending_payments: int = Field(default=3, ge=1)
     """How many accepted orders may wait for their payment at once. API and worker need the same of these three."""
-    slow_payment_ms: int = Field(default=610, ge=1)
+    slow_payment_ms: int = Field(default=610, ge=1, le=86_400_000)
     """When the median of the last ten payments is above it, no orders are taken for a while."""
-    admission_cooldown_seconds: float = Field(default=5.0, gt=0)
+    admission_cooldown_seconds: float = Field(default=5.0, gt=0, le=86_400)
     """How long that is, until one order may try whether payments are fast again."""
 
     @property
@@ -159,11 +160,11 @@ class ApiSettings(Settings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    drain_seconds: float = Field(default=10.0, ge=0)
+    drain_seconds: int = Field(default=10, ge=0)
     """How long requests in flight may take to finish after SIGTERM."""
     max_requests: int = Field(default=256, ge=1)
     """How many requests are worked on at once; who comes on top is told to come back. Streams are not counted."""
-    request_seconds: float = Field(default=15.0, gt=0)
+    request_seconds: float = Field(default=15.0, gt=0, le=86_400)
     """The longest that a request may take, beside the time that its caller asked to wait."""
 
 

@@ -40,6 +40,7 @@ class Together(Generic[Q, A]):
         return await future
 
     async def _go_round(self) -> None:
+        together: list[tuple[Q, asyncio.Future[A]]] = []
         try:
             while together := self._next():
                 try:
@@ -58,6 +59,9 @@ class Together(Generic[Q, A]):
                         future.set_result(answer)
         finally:
             self._rounds = None
+            for _, future in (*together, *self._waiting):  # nobody is left, but where the round was cancelled
+                future.cancel()
+            self._waiting.clear()
 
     def _next(self) -> list[tuple[Q, asyncio.Future[A]]]:
         together: list[tuple[Q, asyncio.Future[A]]] = []

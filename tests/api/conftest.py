@@ -53,12 +53,12 @@ async def shop(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) 
         order_database=order,
         catalogue=Catalogue(order),
         admission=admission,
-        acceptance=Acceptance(order, admission, lease=LEASE),
+        # Patient, because the machine that runs the tests may be busy with others.
+        acceptance=Acceptance(order, admission, lease=LEASE, on_hand=StockHint(warehouse, seconds=30).on_hand),
         book=book,
         dispatcher=Dispatcher(Inbox(order, lease=LEASE), engine.start),
         deliveries=Deliveries(delivery),
         warehouse=warehouse,
-        stock_hint=StockHint(warehouse, seconds=30),  # the machine that runs the tests may be busy with others
         coupons=Coupons(marketing),
         engine=engine,
     )

@@ -18,7 +18,7 @@ SLOW = timedelta(seconds=2)
 def limited(shop: Shop) -> Shop:
     """The shop with its default limits."""
     admission = Admission(AdmissionRules())
-    acceptance = Acceptance(shop.parts.order_database, admission, lease=LEASE)
+    acceptance = Acceptance(shop.parts.order_database, admission, lease=LEASE)  # who knows of no stock
     shop.exchange(admission=admission, acceptance=acceptance)
     return shop
 

@@ -11,6 +11,7 @@ import pytest
 from services.delivery.stock import Warehouse
 from services.gateway import stream
 from services.gateway.stock_hint import StockHint
+from services.order.acceptance import Acceptance
 from services.order.statuses import EventType, OrderStatus
 from services.shared.database import Database
 from services.shared.errors import DatabaseUnavailable
@@ -22,6 +23,7 @@ from tests.api.world import (
     DECLINED,
     DELIVERED,
     HANEUL,
+    LEASE,
     MINJI,
     OPERATOR,
     ORDER,
@@ -166,6 +168,12 @@ class Silent(Warehouse):
         raise AssertionError
 
 
+def hint_from(shop: Shop, hint: StockHint) -> None:
+    shop.exchange(
+        acceptance=Acceptance(shop.parts.order_database, shop.parts.admission, lease=LEASE, on_hand=hint.on_hand)
+    )
+
+
 class Broken(Warehouse):
     """A delivery team that answers with an error."""
 
@@ -178,14 +186,14 @@ class Broken(Warehouse):
 
 async def test_an_order_is_accepted_when_the_warehouse_hangs(shop: Shop) -> None:
     silent = Silent()
-    shop.exchange(stock_hint=StockHint(silent, seconds=0.01))
+    hint_from(shop, StockHint(silent, seconds=0.01))
     assert (await shop.order(qty=50)).status_code == 202
     assert silent.cancelled
 
 
 @pytest.mark.parametrize("error", [DatabaseUnavailable("away"), OSError("gone"), RuntimeError("nobody expects this")])
 async def test_an_order_is_accepted_when_the_warehouse_fails(shop: Shop, error: Exception) -> None:
-    shop.exchange(stock_hint=StockHint(Broken(error)))
+    hint_from(shop, StockHint(Broken(error)))
     assert (await shop.order(qty=50)).status_code == 202
 
 
@@ -239,6 +247,18 @@ async def test_who_waits_too_short_is_told_that_the_order_is_accepted(shop: Shop
     answer = await shop.order({**MINJI, "Prefer": "wait=1"})
     assert answer.status_code == 202
     assert answer.json()["orderStatus"] == "OrderReceived"
+
+
+async def test_who_waits_is_told_that_the_order_is_accepted_when_the_database_goes_away_meanwhile(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object, **__: object) -> None:
+        raise DatabaseUnavailable("away")
+
+    monkeypatch.setattr(shop.parts.book, "get", away)
+    answer = await shop.order({**MINJI, "Prefer": "wait=5"})
+    assert (answer.status_code, answer.json()["orderStatus"]) == (202, "OrderReceived")
+    assert shop.engine.waits == [5]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 
 import api
 from services.gateway import guard
@@ -22,6 +22,7 @@ from services.gateway.guard import Guard, extend
 from services.gateway.operations import PROBES, Metrics, install_operations
 from services.gateway.problems import install_problems
 from services.gateway.server import Server, listen
+from services.order.tables import Order
 from tests.api.world import MINJI, ORDER, FakeEngine, Shop, is_problem
 
 LARGEST_BODY = 1000
@@ -218,7 +219,7 @@ async def test_a_probe_is_answered_by_a_full_process_and_takes_no_place(probe: s
 
 
 async def test_streams_have_places_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MAX_STREAMS", 1)
+    monkeypatch.setattr(guard, "MAX_STAYING", 1)
     it = counter()
     async with it.somebody_inside("/stream", EVENTS) as reader:
         assert (await it.get("/hello")).status_code == 200
@@ -244,7 +245,7 @@ async def test_an_error_frees_its_place(path: str) -> None:
 
 
 async def test_an_error_in_the_middle_of_an_answer_cuts_it_and_frees_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MAX_STREAMS", 1)
+    monkeypatch.setattr(guard, "MAX_STAYING", 1)
     it = counter()
     for _ in range(2):
         with pytest.raises(RuntimeError, match="hunter2"):
@@ -262,7 +263,7 @@ async def test_a_request_that_is_cancelled_frees_its_place() -> None:
 
 
 async def test_a_reader_that_goes_away_frees_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MAX_STREAMS", 1)
+    monkeypatch.setattr(guard, "MAX_STAYING", 1)
     it = counter()
     gone = asyncio.Event()
 
@@ -278,24 +279,73 @@ async def test_a_reader_that_goes_away_frees_its_place(monkeypatch: pytest.Monke
     assert (await it.get("/slow-stream", EVENTS)).status_code == 200
 
 
-async def test_the_shop_takes_as_many_requests_as_it_is_told_to(shop: Shop) -> None:
-    entered, paid = asyncio.Event(), asyncio.Event()
+async def test_a_caller_who_goes_away_waits_for_no_payment_any_more(shop: Shop) -> None:
+    given_up = asyncio.Event()
+    asked = asyncio.Event()
+    messages: list[Message] = [{"type": "http.request", "body": json.dumps(ORDER).encode()}]
 
     async def on_payment(_: str) -> None:
-        entered.set()
-        await paid.wait()
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+
+    async def receive() -> Message:
+        if messages:
+            return messages.pop()
+        await asked.wait()
+        return {"type": "http.disconnect"}
 
     shop.engine.on_payment = on_payment
-    app = api.create_app(shop.parts, max_requests=1)
+    headers = {**MINJI, "Idempotency-Key": "left", "Prefer": "wait=30", "Content-Type": "application/json"}
+    async with asyncio.timeout(10):
+        await Counter(app=shop.app).asgi("/orders", receive, method="POST", headers=headers)
+    assert given_up.is_set()
+    assert await shop.count() == 1
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["cancelling", "waiting for a payment"])
+async def test_the_shop_takes_as_many_requests_as_it_is_told_to(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    """Who waits for a payment takes no place of those who want to be served."""
+    monkeypatch.setattr(guard, "MAX_STAYING", 1)
+    engine = Busy(shop.parts.book)
+    order_id = await shop.ordered()
+    app = api.create_app(replace(shop.parts, engine=engine), max_requests=1)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://shop") as client:
         headers = {**MINJI, "Idempotency-Key": "full", "Prefer": "wait=30"}
-        order = asyncio.create_task(client.post("/orders", json=ORDER, headers=headers))
-        await entered.wait()
-        is_problem(await client.get("/products"), 503, "overloaded")
+        waiting = client.post("/orders", json=ORDER, headers=headers)
+        cancelling = client.post(f"/orders/{order_id}/cancel", headers=MINJI)
+        inside = asyncio.create_task(waiting if waits else cancelling)
+        (cancelling if waits else waiting).close()
+        await engine.entered.wait()
+        if waits:
+            assert (await client.get("/products")).status_code == 200
+            is_problem(await client.post("/orders", json=ORDER, headers=headers), 503, "overloaded")
+        else:
+            is_problem(await client.get("/products"), 503, "overloaded")
         assert (await client.get("/readyz")).status_code == 200
-        paid.set()
-        assert (await order).status_code == 202
+        engine.done.set()
+        assert (await inside).status_code == 202
         assert (await client.get("/products")).status_code == 200
+
+
+@dataclass
+class Busy(FakeEngine):
+    """An engine that is busy until it is done."""
+
+    entered: asyncio.Event = field(default_factory=asyncio.Event)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def payment_known(self, order: Order, timeout: float) -> None:
+        self.entered.set()
+        await self.done.wait()
+
+    async def cancel(self, order_id: str, *, by: Literal["customer", "operator"], actor: str) -> None:
+        self.entered.set()
+        await self.done.wait()
 
 
 # Time
@@ -351,6 +401,26 @@ async def test_the_shop_takes_as_long_as_it_is_told_to(shop: Shop) -> None:
         async with asyncio.timeout(10):
             answer = await client.post(f"/orders/{order_id}/cancel", headers=MINJI)
     is_problem(answer, 503, "request-timeout")
+
+
+async def test_who_waits_for_a_payment_is_given_that_time_on_top(shop: Shop) -> None:
+    scopes, deadlines = list[Scope](), list[float | None]()
+
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+        scopes.append(scope)
+        await shop.app(scope, receive, send)
+
+    async def note(_: str) -> None:
+        deadlines.append(scopes[0]["state"]["deadline"].when())
+
+    shop.engine.on_payment = note
+    began = asyncio.get_running_loop().time()
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(noting), base_url="http://shop") as client:
+        headers = {**MINJI, "Idempotency-Key": "patient", "Prefer": "wait=30"}
+        assert (await client.post("/orders", json=ORDER, headers=headers)).status_code == 202
+    (deadline,) = deadlines
+    assert deadline is not None
+    assert deadline - began >= 15 + 30
 
 
 async def test_a_route_that_answers_in_spite_of_its_cancellation_is_heard() -> None:

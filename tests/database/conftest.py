@@ -103,6 +103,12 @@ def clock() -> HeldClock:
 
 
 @pytest.fixture
-async def acceptance(order_database: Database, clock: HeldClock) -> Acceptance:
+def on_hand() -> dict[str, int]:
+    """What is known to be in stock: nothing, until a test says so."""
+    return {}
+
+
+@pytest.fixture
+async def acceptance(order_database: Database, clock: HeldClock, on_hand: dict[str, int]) -> Acceptance:
     """Of a shop that sells tea, by the held clock."""
-    return await selling_tea(order_database, clock)
+    return await selling_tea(order_database, clock, on_hand)

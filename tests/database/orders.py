@@ -1,6 +1,6 @@
 """An order team that sells tea: what the tests of its services have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -38,15 +38,26 @@ class HeldClock:
         return self.now
 
 
-def accepting(database: Database, clock: Clock = utc_now, *, max_pending: int = 1000) -> Acceptance:
-    """Acceptance with room for many."""
-    return Acceptance(database, Admission(AdmissionRules(max_pending=max_pending), clock), lease=LEASE, clock=clock)
+def accepting(
+    database: Database,
+    clock: Clock = utc_now,
+    *,
+    rules: AdmissionRules | None = None,
+    on_hand: Mapping[str, int] | None = None,
+) -> Acceptance:
+    """Acceptance with room for many, or by these rules, where so many pieces are known to be in stock."""
+
+    async def known(_: Collection[str]) -> Mapping[str, int]:
+        return on_hand or {}
+
+    admission = Admission(rules or AdmissionRules(max_pending=1000), clock)
+    return Acceptance(database, admission, lease=LEASE, on_hand=known, clock=clock)
 
 
-async def selling_tea(database: Database, clock: Clock) -> Acceptance:
+async def selling_tea(database: Database, clock: Clock, on_hand: Mapping[str, int] | None = None) -> Acceptance:
     """Acceptance in a shop that has tea in its catalogue, at 1000 won."""
     await Catalogue(database).put(product_id="tea", product_name="녹차", product_price=1000)
-    return accepting(database, clock)
+    return accepting(database, clock, on_hand=on_hand)
 
 
 async def rows(database: Database, table: type[R]) -> Sequence[R]:
@@ -56,10 +67,5 @@ async def rows(database: Database, table: type[R]) -> Sequence[R]:
     return await database.read(work)
 
 
-async def accept(
-    acceptance: Acceptance, key: str = "k1", request: NewOrder = TEA, *, user_id: str = "u1", out: bool = False
-) -> Accepted:
-    async def known_out() -> bool:
-        return out
-
-    return await acceptance.accept(user_id=user_id, idempotency_key=key, request=request, known_out_of_stock=known_out)
+async def accept(acceptance: Acceptance, key: str = "k1", request: NewOrder = TEA, *, user_id: str = "u1") -> Accepted:
+    return await acceptance.accept(user_id=user_id, idempotency_key=key, request=request)

@@ -33,11 +33,14 @@ async def test_an_accepted_order_is_there_with_its_view_and_its_first_event(
     assert [(event.version, event.type, event.at, event.detail) for event in events] == [(1, "OrderReceived", NOON, {})]
 
 
-async def test_a_repeated_request_answers_the_same_order(acceptance: Acceptance, order_database: Database) -> None:
+async def test_a_repeated_request_answers_the_same_order(
+    acceptance: Acceptance, order_database: Database, on_hand: dict[str, int]
+) -> None:
     first = await accept(acceptance)
     await Catalogue(order_database).put(product_id="tea", product_name="녹차", product_price=9999)
-    for out in (False, True):
-        assert await accept(acceptance, out=out) == replace(first, replayed=True)
+    for left in (3, 0):
+        on_hand["tea"] = left
+        assert await accept(acceptance) == replace(first, replayed=True)
 
 
 async def test_a_key_that_came_with_another_request_is_refused(acceptance: Acceptance) -> None:
@@ -64,18 +67,23 @@ async def test_a_key_is_its_callers_own(acceptance: Acceptance) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "out", "refusal"),
+    ("request_", "refusal"),
     [
-        (TEA, True, OutOfStock),
-        (replace(TEA, product_id="coffee"), False, UnknownProduct),
-        (replace(TEA, product_price=999), False, PriceChanged),
+        (replace(TEA, qty=4), OutOfStock),
+        (replace(TEA, product_id="coffee"), UnknownProduct),
+        (replace(TEA, product_price=999), PriceChanged),
     ],
 )
 async def test_a_refusal_leaves_nothing_behind(
-    acceptance: Acceptance, order_database: Database, request_: NewOrder, out: bool, refusal: type[ShopError]
+    acceptance: Acceptance,
+    order_database: Database,
+    on_hand: dict[str, int],
+    request_: NewOrder,
+    refusal: type[ShopError],
 ) -> None:
+    on_hand["tea"] = 3
     with pytest.raises(refusal):
-        await accept(acceptance, request=request_, out=out)
+        await accept(acceptance, request=request_)
     for table in (IdempotencyKey, Order, OrderView, OrderEvent):
         assert await rows(order_database, table) == []
     assert not (await accept(acceptance, request=replace(TEA, product_price=1000))).replayed

@@ -24,6 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from services.order import repository
 from services.order.acceptance import Acceptance, Accepted
 from services.order.admission import Admission
 from services.order.book import OrderBook
@@ -36,7 +37,7 @@ from services.shared.database import Database, Work
 from services.shared.errors import DatabaseUnavailable
 from services.shared.migrations import upgrade
 from services.shared.settings import PoolSettings
-from tests.database.orders import LEASE, TEA, HeldClock, accept, rows
+from tests.database.orders import TEA, HeldClock, accept, accepting, rows
 
 T = TypeVar("T")
 RULES = AdmissionRules()
@@ -128,7 +129,7 @@ class IntakeMachine(RuleBasedStateMachine):
         return self.runner.run(work)
 
     def process(self) -> Acceptance:
-        return Acceptance(self.database, Admission(RULES, self.clock), lease=LEASE, clock=self.clock)
+        return accepting(self.database, self.clock, rules=RULES)
 
     def new_key(self) -> str:
         self.number += 1
@@ -215,7 +216,9 @@ class IntakeMachine(RuleBasedStateMachine):
 
     @invariant()
     def as_many_are_in_flight_as_the_model_says(self) -> None:
-        assert self.run(self.book.pending_payments()) == len(self.model.in_flight) <= RULES.max_pending
+        assert (
+            self.run(self.database.read(repository.pending_payments)) == len(self.model.in_flight) <= RULES.max_pending
+        )
 
     @invariant()
     def the_circuit_stands_as_the_model_says(self) -> None:

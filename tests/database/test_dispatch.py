@@ -17,6 +17,7 @@ from services.shared.database import Database, Work
 from services.shared.errors import DatabaseUnavailable
 from tests.database.orders import LEASE, NOON, HeldClock, accept, rows
 from tests.database.servers import on_mysql
+from tests.orders import an_order
 
 
 @pytest.fixture
@@ -34,25 +35,7 @@ def marked(orders: Sequence[Order]) -> list[str]:
 
 async def put_in(database: Database, count: int) -> list[str]:
     """Orders that belong to nobody from the end of a lease on; their ids, in the order in which they are claimed."""
-    orders = [
-        Order(
-            order_id=f"o{number:04}",
-            user_id="u1",
-            product_id="tea",
-            product_name="녹차",
-            product_price=1000,
-            qty=1,
-            amount=1000,
-            currency="KRW",
-            username="김하늘",
-            address="서울",
-            phone_no="010-0000-0000",
-            payment_method="pm_card_visa",
-            order_date=NOON,
-            claimed_until=NOON + LEASE,
-        )
-        for number in range(count)
-    ]
+    orders = [an_order(f"o{number:04}", NOON, claimed_until=NOON + LEASE) for number in range(count)]
     async with database.engine.begin() as connection:
         await connection.execute(insert(Order), [order.model_dump() for order in orders])
     return ids(orders)
@@ -326,6 +309,27 @@ async def test_what_fails_to_start_is_started_when_its_lease_has_run_out(
         await running(dispatcher.serve(1), dispatcher.sweep(0.02), while_=scenario())
     assert [log["order_id"] for log in logs if "order_id" in log] == [bad.order_id] * 2
     assert (tries.count(bad.order_id), tries.count(good.order_id)) == (3, 1)
+
+
+@pytest.mark.parametrize(("error", "asked"), [(DatabaseUnavailable("away"), 2), (RuntimeError("broken"), 5)])
+async def test_an_engine_that_is_away_is_not_asked_for_each_order(
+    acceptance: Acceptance, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, error: Exception, asked: int
+) -> None:
+    monkeypatch.setattr(dispatch, "_PAUSE_SECONDS", 3600)
+    tries = 0
+
+    async def start(order: Order) -> None:
+        nonlocal tries
+        tries += 1
+        raise error
+
+    dispatcher = Dispatcher(inbox, start)
+    order = (await accept(acceptance)).order
+    for _ in range(5):
+        dispatcher.offer(order)
+    with capture_logs():
+        await running(dispatcher.serve(concurrency=2), while_=asyncio.sleep(0.2))
+    assert tries == asked
 
 
 async def test_an_offered_order_whose_lease_has_run_out_is_left_to_the_sweep(

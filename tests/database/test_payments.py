@@ -1,12 +1,11 @@
 """Payments on a real database: one charge an order at most, and none that stays after it was called off."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import pytest
@@ -35,7 +34,7 @@ from services.shared.database import Database
 from services.shared.errors import DatabaseUnavailable
 from services.shared.settings import PaymentSettings
 from tests.database.orders import NOON, HeldClock, rows
-from tests.payments import Dawdling, ledger_of, running_simulator
+from tests.payments import Dawdling, ledger_of
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -510,17 +509,6 @@ async def till_at(database: Database, provider: P) -> AsyncGenerator[Till[P]]:
         yield Till(database, provider)
     finally:
         await provider.close()
-
-
-@pytest.fixture
-def dawdling() -> Dawdling:
-    return Dawdling()
-
-
-@pytest.fixture
-async def simulator(tmp_path: Path, dawdling: Dawdling) -> AsyncIterator[str]:
-    async with running_simulator(tmp_path / "ledger.db", dawdling) as url:
-        yield url
 
 
 async def test_a_charge_that_comes_before_the_decline_is_noted_stands_on_the_books_and_in_the_row(

@@ -38,6 +38,7 @@ from services.order.tables import (
     Product,
 )
 from services.shared.database import Database
+from tests.orders import an_order
 
 Statement = tuple[str, Any]
 
@@ -90,22 +91,12 @@ def status(number: int) -> OrderStatus:
 
 def new_order(number: int) -> Order:
     """The last 500 have no workflow yet, as after an hour without the engine."""
-    return Order(
-        order_id=order_id(number),
+    return an_order(
+        order_id(number),
+        at(number),
         user_id=user_id(number),
         product_id=f"product-{number % PRODUCTS}",
-        product_name="녹차 🍵",
-        product_price=1000,
-        qty=1,
-        amount=1000,
-        currency="KRW",
-        username="김하늘",
-        address="서울시 12번가 12",
-        phone_no="010-0000-0000",
-        payment_method="pm_card_visa",
-        order_date=at(number),
         started_at=at(number) if number < ORDERS - 500 else None,
-        claimed_until=at(number),
     )
 
 
@@ -401,10 +392,9 @@ async def test_the_marketing_team_goes_by_indexes(marketing_database: Database) 
 
 
 async def test_an_order_counts_as_pending_until_its_payment_is_known(order_database: Database) -> None:
-    book = OrderBook(order_database)
-    assert await book.pending_payments() == 0
+    assert await order_database.read(order.pending_payments) == 0
     await fill(order_database, [new_view(number) for number in range(ORDERS - 100, ORDERS)])
-    assert await book.pending_payments() == 3
+    assert await order_database.read(order.pending_payments) == 3
 
 
 async def test_the_list_filters_by_attention(order_database: Database) -> None:

@@ -385,3 +385,23 @@ async def test_orders_keep_their_text_and_their_times(order_database: Database) 
         ]
 
     assert await order_database.read(read) == [product, order, happened]
+
+
+async def test_a_database_is_closed_when_the_work_under_way_has_ended(database: Database) -> None:
+    begun, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def work(session: AsyncSession) -> None:
+        await add(session, "a")
+        begun.set()
+        await may_go_on.wait()
+        await add(session, "a")
+
+    working = asyncio.create_task(database.write(work))
+    await begun.wait()
+    closing = asyncio.create_task(database.close())
+    await asyncio.wait([closing], timeout=0.2)
+    assert not closing.done()
+    may_go_on.set()
+    await closing
+    await working
+    assert await on_hand(database) == {"a": 2, "b": 0}

@@ -19,8 +19,8 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Replayer, Worker
 
 from services.order.tables import Order
-from services.shared.clock import utc_now
 from services.shared.ids import new_order_id
+from tests.orders import an_order
 from tests.saga.world import World
 from workflows.client import OrderEngine
 from workflows.messages import SEARCH_ATTRIBUTES
@@ -130,6 +130,14 @@ class Saga:
                 return scheduled.schedule_to_close_timeout.ToTimedelta()
         return None
 
+    async def patience_with(self, activity: str) -> timedelta | None:
+        """For how long the engine waits for a sign of life of an activity; nothing if it was never asked for it."""
+        for event in (await self.handle.fetch_history()).events:
+            scheduled = event.activity_task_scheduled_event_attributes
+            if scheduled.activity_type.name == activity:
+                return scheduled.heartbeat_timeout.ToTimedelta()
+        return None
+
     async def let_pass(self, time: timedelta) -> None:
         """Let hours or days pass."""
         await self.environment.sleep(time)
@@ -158,7 +166,15 @@ async def running_saga(
     environment: WorkflowEnvironment, world: World, *, cached: int = 100, payment_method: str = "pm_card_visa"
 ) -> AsyncGenerator[Saga]:
     """A saga among the teams of that world. In the end its history replays and its timeline has no gap."""
-    order = new_order(payment_method)
+    order = an_order(
+        new_order_id(),
+        user_id="goodman",
+        product_id="2001",
+        product_name="gram",
+        product_price=9_000_000,
+        amount=9_000_000,
+        payment_method=payment_method,
+    )
     engine = OrderEngine(
         environment.client,
         payment_budget=PAYMENT_BUDGET,
@@ -179,26 +195,6 @@ async def running_saga(
         handle = saga.handle
         if (await handle.describe()).close_time is None:
             await handle.terminate()
-
-
-def new_order(payment_method: str = "pm_card_visa") -> Order:
-    """An order as it was accepted."""
-    return Order(
-        order_id=new_order_id(),
-        user_id="goodman",
-        product_id="2001",
-        product_name="gram",
-        product_price=9_000_000,
-        qty=1,
-        amount=9_000_000,
-        currency="KRW",
-        username="굿맨",
-        address="서울",
-        phone_no="010-1234-5678",
-        payment_method=payment_method,
-        order_date=utc_now(),
-        claimed_until=utc_now(),
-    )
 
 
 def reads(status: str) -> Callable[[World], bool]:

@@ -349,6 +349,15 @@ async def test_a_payment_has_the_budget_that_its_order_was_started_with(saga: Sa
     assert await saga.budget_of("pay_order") == PAYMENT_BUDGET
 
 
+async def test_a_charge_and_its_undo_are_given_up_soon_when_their_worker_is_gone(saga: Saga) -> None:
+    await under_way(saga)
+    await cancel(saga)
+    assert await saga.result() == "OrderCanceled"
+    for activity in ("pay_order", "refund_payment"):
+        assert await saga.patience_with(activity) == timedelta(seconds=10)
+    assert await saga.patience_with("issue_coupon") == timedelta()  # gives no signs
+
+
 async def test_an_order_that_an_earlier_release_started_goes_on_and_has_a_day_to_be_paid(saga: Saga) -> None:
     """Its input names no budget. That its history replays is seen in the end, as for all."""
     order = saga.order.model_dump(

@@ -9,7 +9,8 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
 
-from tests.saga.conftest import PAYMENT_BUDGET, Saga, new_order
+from tests.orders import an_order
+from tests.saga.conftest import PAYMENT_BUDGET, Saga
 from tests.saga.world import Gate
 from workflows.client import OrderEngine
 
@@ -71,6 +72,6 @@ async def test_without_an_engine_it_ends_when_its_time_is_over_and_leaves_nothin
     nobody = await Client.connect("127.0.0.1:1", data_converter=pydantic_data_converter, lazy=True)
     engine = OrderEngine(nobody, payment_budget=PAYMENT_BUDGET, delivery_deadline=timedelta(days=7))
     before = tasks()
-    await engine.payment_known(new_order(), timeout=0.3)
+    await engine.payment_known(an_order("order_1"), timeout=0.3)
     await asyncio.sleep(0)
     assert tasks() == before

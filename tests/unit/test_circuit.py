@@ -57,6 +57,11 @@ def test_an_open_circuit_takes_nobody_until_it_has_cooled_down() -> None:
     assert standing(OPEN, at=COOL).room == 1
 
 
+def test_a_cooldown_by_a_clock_that_is_ahead_is_not_waited_for() -> None:
+    assert standing(OPEN, at=NOON - timedelta(microseconds=1)).room == 1
+    assert standing(OPEN, at=NOON).room == 0
+
+
 def test_one_trial_goes_through_and_none_beside_it() -> None:
     assert standing(TRIED, 1, at=COOL + timedelta(days=1)).room == 0
     assert standing(OPEN, 2, at=COOL).room == 1

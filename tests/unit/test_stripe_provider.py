@@ -7,7 +7,6 @@ import socket
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ from services.order.provider import (
 )
 from services.shared.errors import ShopError
 from services.shared.settings import PaymentSettings
-from tests.payments import Dawdling, ledger_of, running_simulator, serving
+from tests.payments import Dawdling, ledger_of, serving
 
 KEY = "sk_test_never_to_be_seen"
 GRAM = 9_000_000
@@ -43,19 +42,8 @@ async def paying_at(url: str, *, key: str = KEY, timeout: float = 8.0) -> AsyncG
 
 
 @pytest.fixture
-def dawdling() -> Dawdling:
-    return Dawdling()
-
-
-@pytest.fixture
-async def url(tmp_path: Path, dawdling: Dawdling) -> AsyncGenerator[str]:
-    async with running_simulator(tmp_path / "payments.db", dawdling) as url:
-        yield url
-
-
-@pytest.fixture
-async def provider(url: str) -> AsyncGenerator[StripeProvider]:
-    async with paying_at(url) as provider:
+async def provider(simulator: str) -> AsyncGenerator[StripeProvider]:
+    async with paying_at(simulator) as provider:
         yield provider
 
 
@@ -82,7 +70,7 @@ def row(*, charged: int = GRAM, refunded: int = 0) -> dict[str, Any]:
 # Creating
 
 
-async def test_a_new_intent_is_the_orders_amount_uncharged(provider: StripeProvider, url: str) -> None:
+async def test_a_new_intent_is_the_orders_amount_uncharged(provider: StripeProvider, simulator: str) -> None:
     intent = await provider.create_intent(order_id="order_1", amount=GRAM, currency="KRW")
     assert intent == Intent(
         intent_id=intent.intent_id,
@@ -91,7 +79,7 @@ async def test_a_new_intent_is_the_orders_amount_uncharged(provider: StripeProvi
         amount_received=0,
         currency="KRW",
     )
-    assert await ledger_of(url) == []
+    assert await ledger_of(simulator) == []
 
 
 async def test_an_order_has_one_intent_however_often_it_is_created(provider: StripeProvider) -> None:
@@ -108,25 +96,27 @@ async def test_an_orders_amount_cannot_change(provider: StripeProvider) -> None:
 # Confirming
 
 
-async def test_a_confirmed_intent_is_charged(provider: StripeProvider, url: str) -> None:
+async def test_a_confirmed_intent_is_charged(provider: StripeProvider, simulator: str) -> None:
     intent = await confirmed(provider, await created(provider))
     assert (intent.status, intent.amount_received) == (IntentStatus.SUCCEEDED, GRAM)
     assert await provider.find_intent(intent.intent_id) == intent
-    assert await ledger_of(url) == [row()]
+    assert await ledger_of(simulator) == [row()]
 
 
-async def test_an_intent_is_charged_once_however_often_it_is_confirmed(provider: StripeProvider, url: str) -> None:
+async def test_an_intent_is_charged_once_however_often_it_is_confirmed(
+    provider: StripeProvider, simulator: str
+) -> None:
     intent_id = await created(provider)
     assert await confirmed(provider, intent_id) == await confirmed(provider, intent_id)
-    assert await ledger_of(url) == [row()]
+    assert await ledger_of(simulator) == [row()]
 
 
-async def test_a_charge_whose_key_the_provider_forgot_still_counts(provider: StripeProvider, url: str) -> None:
+async def test_a_charge_whose_key_the_provider_forgot_still_counts(provider: StripeProvider, simulator: str) -> None:
     intent_id = await created(provider)
     await confirmed(provider, intent_id)
     again = await provider.confirm(order_id="as_if_forgotten", intent_id=intent_id, payment_method="pm_card_visa")
     assert again.status is IntentStatus.SUCCEEDED
-    assert await ledger_of(url) == [row()]
+    assert await ledger_of(simulator) == [row()]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +128,7 @@ async def test_a_charge_whose_key_the_provider_forgot_still_counts(provider: Str
     ],
 )
 async def test_a_decline_is_final_and_told_by_its_kind(
-    provider: StripeProvider, url: str, method: str, decline: type[ShopError]
+    provider: StripeProvider, simulator: str, method: str, decline: type[ShopError]
 ) -> None:
     intent_id = await created(provider)
     for _ in range(2):
@@ -146,28 +136,28 @@ async def test_a_decline_is_final_and_told_by_its_kind(
             await confirmed(provider, intent_id, method)
         assert type(raised.value) is decline
         assert not raised.value.retryable
-    assert await ledger_of(url) == []
+    assert await ledger_of(simulator) == []
 
 
-async def test_a_lost_reply_is_unknown_until_the_same_is_asked_again(provider: StripeProvider, url: str) -> None:
+async def test_a_lost_reply_is_unknown_until_the_same_is_asked_again(provider: StripeProvider, simulator: str) -> None:
     intent_id = await created(provider)
     with pytest.raises(ProviderUnavailable):
         await confirmed(provider, intent_id, "pm_sim_lostReply")
     assert (await confirmed(provider, intent_id, "pm_sim_lostReply")).status is IntentStatus.SUCCEEDED
-    assert await ledger_of(url) == [row()]
+    assert await ledger_of(simulator) == [row()]
 
 
-async def test_an_outage_is_asked_through(provider: StripeProvider, url: str) -> None:
+async def test_an_outage_is_asked_through(provider: StripeProvider, simulator: str) -> None:
     intent_id = await created(provider)
     for _ in range(3):
         with pytest.raises(ProviderUnavailable):
             await confirmed(provider, intent_id, "pm_sim_outage")
     assert (await confirmed(provider, intent_id, "pm_sim_outage")).status is IntentStatus.SUCCEEDED
-    assert await ledger_of(url) == [row()]
+    assert await ledger_of(simulator) == [row()]
 
 
 async def test_a_payment_still_under_way_is_unknown_until_asked_again(
-    provider: StripeProvider, url: str, dawdling: Dawdling
+    provider: StripeProvider, simulator: str, dawdling: Dawdling
 ) -> None:
     intent_id = await created(provider)
     first = asyncio.create_task(confirmed(provider, intent_id, "pm_sim_slow"))
@@ -176,34 +166,36 @@ async def test_a_payment_still_under_way_is_unknown_until_asked_again(
         await confirmed(provider, intent_id, "pm_sim_slow")
     dawdling.may_end.set()
     assert await first == await confirmed(provider, intent_id, "pm_sim_slow")
-    assert await ledger_of(url) == [row()]
+    assert await ledger_of(simulator) == [row()]
 
 
-async def test_a_payment_slower_than_our_patience_is_unknown_until_asked_again(url: str, dawdling: Dawdling) -> None:
-    async with paying_at(url) as provider, paying_at(url, timeout=0.05) as impatient:
+async def test_a_payment_slower_than_our_patience_is_unknown_until_asked_again(
+    simulator: str, dawdling: Dawdling
+) -> None:
+    async with paying_at(simulator) as provider, paying_at(simulator, timeout=0.05) as impatient:
         intent_id = await created(provider)
         with pytest.raises(ProviderUnavailable):
             await confirmed(impatient, intent_id, "pm_sim_slow")
         assert dawdling.begun.is_set(), "it had reached the provider"
         dawdling.may_end.set()
         assert (await confirmed(provider, intent_id, "pm_sim_slow")).status is IntentStatus.SUCCEEDED
-    assert await ledger_of(url) == [row()]
+    assert await ledger_of(simulator) == [row()]
 
 
 # Cancelling
 
 
-async def test_a_cancelled_intent_is_void_for_ever(provider: StripeProvider, url: str) -> None:
+async def test_a_cancelled_intent_is_void_for_ever(provider: StripeProvider, simulator: str) -> None:
     intent_id = await created(provider)
     assert (await cancelled(provider, intent_id)).status is IntentStatus.CANCELED
     assert (await cancelled(provider, intent_id)).status is IntentStatus.CANCELED
     for _ in range(2):
         with pytest.raises(PaymentVoided):
             await confirmed(provider, intent_id)
-    assert await ledger_of(url) == []
+    assert await ledger_of(simulator) == []
 
 
-async def test_a_cancel_beats_a_charge_in_flight(provider: StripeProvider, url: str, dawdling: Dawdling) -> None:
+async def test_a_cancel_beats_a_charge_in_flight(provider: StripeProvider, simulator: str, dawdling: Dawdling) -> None:
     intent_id = await created(provider)
     confirming = asyncio.create_task(confirmed(provider, intent_id, "pm_sim_slow"))
     await dawdling.begun.wait()
@@ -211,14 +203,14 @@ async def test_a_cancel_beats_a_charge_in_flight(provider: StripeProvider, url: 
     dawdling.may_end.set()
     with pytest.raises(PaymentVoided):
         await confirming
-    assert await ledger_of(url) == []
+    assert await ledger_of(simulator) == []
 
 
-async def test_a_cancel_that_comes_too_late_says_that_the_charge_won(provider: StripeProvider, url: str) -> None:
+async def test_a_cancel_that_comes_too_late_says_that_the_charge_won(provider: StripeProvider, simulator: str) -> None:
     intent_id = await created(provider)
     await confirmed(provider, intent_id)
     assert (await cancelled(provider, intent_id)).status is IntentStatus.SUCCEEDED
-    assert await ledger_of(url) == [row()]
+    assert await ledger_of(simulator) == [row()]
 
 
 async def test_a_declined_intent_can_be_cancelled(provider: StripeProvider) -> None:
@@ -241,29 +233,29 @@ async def test_an_unknown_intent_is_our_mistake(provider: StripeProvider) -> Non
 # Refunding
 
 
-async def test_a_charge_is_given_back_once_however_often_it_is_asked(provider: StripeProvider, url: str) -> None:
+async def test_a_charge_is_given_back_once_however_often_it_is_asked(provider: StripeProvider, simulator: str) -> None:
     intent_id = await created(provider)
     await confirmed(provider, intent_id)
     for _ in range(2):
         await refunded(provider, intent_id)
-    assert await ledger_of(url) == [row(refunded=GRAM)]
+    assert await ledger_of(simulator) == [row(refunded=GRAM)]
 
 
-async def test_a_refund_whose_key_the_provider_forgot_still_counts(provider: StripeProvider, url: str) -> None:
+async def test_a_refund_whose_key_the_provider_forgot_still_counts(provider: StripeProvider, simulator: str) -> None:
     intent_id = await created(provider)
     await confirmed(provider, intent_id)
     await refunded(provider, intent_id)
     await refunded(provider, intent_id, order_id="as_if_forgotten")
-    assert await ledger_of(url) == [row(refunded=GRAM)]
+    assert await ledger_of(simulator) == [row(refunded=GRAM)]
 
 
-async def test_a_refused_refund_says_so(provider: StripeProvider, url: str) -> None:
+async def test_a_refused_refund_says_so(provider: StripeProvider, simulator: str) -> None:
     intent_id = await created(provider)
     await confirmed(provider, intent_id, "pm_sim_refundRefused")
     for _ in range(2):
         with pytest.raises(RefundRefused):
             await refunded(provider, intent_id)
-    assert await ledger_of(url) == [row()]
+    assert await ledger_of(simulator) == [row()]
 
 
 # A provider, or a wire, that does not answer as it should
@@ -355,9 +347,11 @@ async def test_nobody_listening_is_unknown() -> None:
         await ask_everything(provider, ProviderUnavailable)
 
 
-async def test_a_wrong_key_is_put_right_one_day_and_never_told(url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_wrong_key_is_put_right_one_day_and_never_told(
+    simulator: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
-    async with paying_at(url, key=f"pk{KEY}") as provider:
+    async with paying_at(simulator, key=f"pk{KEY}") as provider:
         await ask_everything(provider, ProviderUnavailable)
     assert KEY not in caplog.text
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 import pytest
 
@@ -16,7 +17,7 @@ class Oracle:
         self.rounds: list[list[int]] = []
         self.begun = asyncio.Event()
         self.may_answer = asyncio.Event()
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     async def answer(self, questions: Sequence[int]) -> list[int | Exception]:
         self.rounds.append(list(questions))
@@ -42,7 +43,8 @@ async def test_who_comes_while_a_round_is_on_its_way_is_in_the_next() -> None:
     oracle.may_answer.set()
     assert await asyncio.gather(*first, *others) == [2, 4, 6, 8, 10]
     assert oracle.rounds == [[1], [2, 3, 4], [5]]
-    assert await together.ask(6) == 12
+    async with asyncio.timeout(5):
+        assert await together.ask(6) == 12
 
 
 async def test_an_answer_that_is_an_error_is_its_own_callers_alone() -> None:
@@ -93,6 +95,30 @@ async def test_who_leaves_is_left_out_and_holds_nobody_up() -> None:
     oracle.may_answer.set()
     assert await asyncio.gather(first, third, late) == [2, 6, 8]
     assert oracle.rounds == [[1, 2, 3], [4]]
+
+
+async def test_nobody_is_left_waiting_when_a_round_is_cancelled() -> None:
+    oracle = Oracle()
+    oracle.error = asyncio.CancelledError()  # as a driver might let out
+    together = Together(oracle.answer, most=1)
+    waiting = ask(together, 1, 2)
+    await oracle.begun.wait()
+    oracle.may_answer.set()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [asyncio.CancelledError] * 2
+    assert await together.ask(3) == 6
+
+
+async def test_a_round_is_on_behalf_of_nobody() -> None:
+    caller, callers = ContextVar("caller", default="nobody"), list[str]()
+
+    async def answer(questions: Sequence[int]) -> Sequence[int]:
+        callers.append(caller.get())
+        return questions
+
+    caller.set("minji")
+    await Together(answer).ask(1)
+    assert callers == ["nobody"]
 
 
 async def test_nothing_is_left_running_when_nobody_asks() -> None:
