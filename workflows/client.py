@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any, ClassVar, Literal
 
-from temporalio.client import Client, WithStartWorkflowOperation, WorkflowUpdateFailedError
+from temporalio.client import Client, WithStartWorkflowOperation, WorkflowExecutionStatus, WorkflowUpdateFailedError
 from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError as UpdateTimeout
 from temporalio.common import (
     SearchAttributeKey,
@@ -136,7 +136,9 @@ class OrderEngine:
         settlement = SettleCompensation(undo=step, action=action, actor=actor, reason=reason)
         await self._tell(order_id, OrderWorkflow.settle, settlement, refused=NotStuck)
 
-    async def _tell(self, order_id: str, update: Any, *arguments: Any, refused: type[Refused]) -> None:
+    async def _tell(
+        self, order_id: str, update: Any, *arguments: Any, refused: type[Refused], again: bool = False
+    ) -> None:
         """Send an update and wait for its answer; a workflow that has ended refuses everything."""
         handle = self._client.get_workflow_handle(order_id)
         try:
@@ -152,20 +154,24 @@ class OrderEngine:
             raise EngineUnavailable("no worker took the message in time") from error
         except _AWAY as error:
             if isinstance(error, RPCError) and error.status == RPCStatusCode.NOT_FOUND:
-                # It has ended, or it was accepted so lately that it has not started.
-                if await self._exists(order_id):
-                    raise refused(order_id) from error
-                raise EngineUnavailable("the order's workflow has not started yet") from error
+                # It has ended, or it was accepted so lately that it had not started.
+                status = await self._status(order_id)
+                if status is None or (again and status == WorkflowExecutionStatus.RUNNING):
+                    raise EngineUnavailable("the order's workflow has not started yet") from error
+                if status == WorkflowExecutionStatus.RUNNING:  # it has started since
+                    return await self._tell(order_id, update, *arguments, refused=refused, again=True)
+                raise refused(order_id) from error
             raise EngineUnavailable(str(error)) from error
 
-    async def _exists(self, order_id: str) -> bool:
+    async def _status(self, order_id: str) -> WorkflowExecutionStatus | None:
+        """Where an order's workflow stands for the engine; nothing while there is none."""
         try:
-            await self._client.get_workflow_handle(order_id).describe(rpc_timeout=self._rpc_timeout)
+            found = await self._client.get_workflow_handle(order_id).describe(rpc_timeout=self._rpc_timeout)
         except _AWAY as error:
             if isinstance(error, RPCError) and error.status == RPCStatusCode.NOT_FOUND:
-                return False
+                return None
             raise EngineUnavailable(str(error)) from error
-        return True
+        return found.status
 
     def _input(self, order: Order) -> PlaceOrder:
         return PlaceOrder(

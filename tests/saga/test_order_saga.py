@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from temporalio.api.sdk.v1 import WorkflowMetadata
-from temporalio.client import WorkflowExecutionStatus, WorkflowHistory
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle, WorkflowHistory
+from temporalio.service import RPCError
 
 from services.order.statuses import OrderStatus
 from tests.saga.conftest import PAYMENT_BUDGET, Saga, assert_clean_slate, cancel, reads, under_way
@@ -292,6 +294,26 @@ async def test_many_who_wait_for_the_payment_keep_nobody_from_cancelling(saga: S
     await asyncio.gather(*(saga.engine.payment_known(saga.order, timeout=0.5) for _ in range(15)))
     await cancel(saga)
     gate.opened.set()
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, "customer")
+
+
+async def test_a_cancel_that_meets_the_start_of_the_order_is_heard(saga: Saga, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle_of_any: Any = WorkflowHandle
+    execute_update, early = handle_of_any.execute_update, True
+
+    async def too_early_at_first(handle: Any, *arguments: Any, **options: Any) -> Any:
+        nonlocal early
+        if early:
+            early = False
+            with pytest.raises(RPCError) as not_found:
+                await execute_update(handle, *arguments, **options)
+            await saga.start()
+            raise not_found.value
+        return await execute_update(handle, *arguments, **options)
+
+    monkeypatch.setattr(WorkflowHandle, "execute_update", too_early_at_first)
+    await cancel(saga)
     assert await saga.result() == "OrderCanceled"
     assert_clean_slate(saga, "customer")
 
