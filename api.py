@@ -90,12 +90,12 @@ async def place_order(
     if replayed:
         headers["Idempotent-Replayed"] = "true"
     wait = _wait(prefer)
-    if wait and reading.view.order_status == OrderStatus.ORDER_RECEIVED:
-        extend(request, wait)
-        await _payment_known(request, shop, reading, wait)
     if wait:
         with suppress(Unavailable):  # it is accepted; where it stands can be read later
-            reading = await shop.book.get(order.order_id)
+            if reading.view.order_status == OrderStatus.ORDER_RECEIVED:
+                extend(request, wait)
+                await _payment_known(request, shop, reading, wait)
+                reading = await shop.book.get(order.order_id)
             if reading.view.pay_status == PayStatus.DECLINED:
                 answer = problem(request, await _decline_code(shop, order.order_id), 402)
                 answer.headers.update(headers)

@@ -2,7 +2,7 @@
 
 One row carries the circuit. Payments in flight are not counted there but in the status view, which is the truth about
 them. Whoever takes an order locks that row last before the commit and counts what is there then, its own included:
-so no two can both take the last place, and the lock is held for two statements.
+so no two can both take the last place, and the lock is held for a moment only.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from services.order import repository
-from services.order.circuit import AdmissionRules, Circuit, Intake, Pending, Settled, Standing
+from services.order.circuit import AdmissionRules, Circuit, Intake, Pending, Standing
 from services.order.statuses import OrderStatus
 from services.order.tables import AdmissionState
 from services.shared.clock import Clock, utc_now
@@ -50,15 +50,17 @@ class Admission:
 
     async def settled(self, session: repository.AsyncSession, order_id: str, *, took: timedelta) -> None:
         """A payment's outcome became known, after so long. To be told once for each payment."""
-        circuit = _circuit(await _locked(session))
-        payment = Settled(at=self._clock(), took=max(took, timedelta()))
-        await repository.set_admission(session, self._row(circuit.settled(self._rules, order_id, payment)))
+        before = _circuit(await _locked(session))
+        after = before.settled(self._rules, order_id, took=max(took, timedelta()), at=self._clock())
+        await repository.set_admission(session, self._row(after))
 
     async def report(self, database: Database) -> AdmissionReport:
         """Where the intake stands, for an operator."""
 
         async def work(session: repository.AsyncSession) -> AdmissionReport:
-            standing = replace(await self.look(session), oldest=await _pending(session, newest=False))
+            standing = await self.look(session)
+            if standing.oldest is None:
+                standing = replace(standing, oldest=await _pending(session, newest=False))
             since = standing.circuit.open_since
             if standing.intake is Intake.PAYMENTS_PENDING:
                 newest = await _pending(session, newest=True)
@@ -83,7 +85,7 @@ class Admission:
             open_since=circuit.open_since,
             trial_at=circuit.trial_at,
             trial_order_id=circuit.trial_order_id,
-            recent=[{"at": one.at.isoformat(), "seconds": one.took.total_seconds()} for one in circuit.recent],
+            recent=[took.total_seconds() for took in circuit.recent],
             updated_at=self._clock(),
         )
 
@@ -95,10 +97,7 @@ def _circuit(state: AdmissionState | None) -> Circuit:
         open_since=state.open_since,
         trial_at=state.trial_at,
         trial_order_id=state.trial_order_id,
-        recent=tuple(
-            Settled(at=datetime.fromisoformat(one["at"]), took=timedelta(seconds=one["seconds"]))
-            for one in state.recent
-        ),
+        recent=tuple(timedelta(seconds=seconds) for seconds in state.recent),
     )
 
 

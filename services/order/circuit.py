@@ -45,36 +45,31 @@ def admission_rules(settings: OrderSettings) -> AdmissionRules:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settled:
-    """A payment whose outcome is known, whatever it is: when that was, and how long it had taken."""
-
-    at: datetime
-    took: timedelta
-
-
-@dataclass(frozen=True, kw_only=True)
 class Circuit:
-    """Closed while `open_since` is not set. `trial_at` is from when on an order may go through as a trial."""
+    """Closed while `open_since` is not set. `trial_at` is from when on an order may go through as a trial.
+
+    `recent` is how long the last payments had taken when their outcome became known, whatever it was.
+    """
 
     open_since: datetime | None = None
     trial_at: datetime | None = None
     trial_order_id: str | None = None
-    recent: tuple[Settled, ...] = ()
+    recent: tuple[timedelta, ...] = ()
 
     @property
     def median(self) -> timedelta | None:
         """What a payment takes, by the last ones; nothing if there were none since the circuit closed."""
-        return timedelta(seconds=median(one.took.total_seconds() for one in self.recent)) if self.recent else None
+        return timedelta(seconds=median(took.total_seconds() for took in self.recent)) if self.recent else None
 
-    def settled(self, rules: AdmissionRules, order_id: str, payment: Settled) -> "Circuit":
-        """A payment's outcome became known."""
-        after = replace(self, recent=(*self.recent, payment)[-MEASURED:])
+    def settled(self, rules: AdmissionRules, order_id: str, *, took: timedelta, at: datetime) -> "Circuit":
+        """A payment's outcome became known at that moment, after so long."""
+        after = replace(self, recent=(*self.recent, took)[-MEASURED:])
         if self.open_since is None:
             slow = len(after.recent) == MEASURED and after.median is not None and after.median > rules.slow
-            return after._opened(rules, payment.at) if slow else after
+            return after._opened(rules, at) if slow else after
         if order_id != self.trial_order_id:
             return after
-        return after._opened(rules, payment.at) if payment.took > rules.slow else Circuit()
+        return after._opened(rules, at) if took > rules.slow else Circuit()
 
     def tried_by(self, order_id: str | None) -> "Circuit":
         """An order goes through as the trial; or none does, because the one that did ended without an outcome."""

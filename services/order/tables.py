@@ -118,7 +118,7 @@ class AdmissionState(OrderTable, table=True):
     open_since: datetime | None = Field(default=None, sa_type=UtcDateTime)
     trial_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     trial_order_id: str | None = Field(default=None, max_length=64)
-    recent: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]], sa_type=JSON)
+    recent: list[float] = Field(default_factory=list[float], sa_type=JSON)
     updated_at: datetime = Field(sa_type=UtcDateTime)
 
 

@@ -139,7 +139,7 @@ class Till(Generic[P]):
 
     async def told(self) -> list[float]:
         """The seconds that each payment took that the admission was told of."""
-        return [told["seconds"] for state in await rows(self.database, AdmissionState) for told in state.recent]
+        return [seconds for state in await rows(self.database, AdmissionState) for seconds in state.recent]
 
     def passing(self, seconds: float) -> Hook:
         """While the provider is asked, so much time passes."""

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.order.circuit import MEASURED, AdmissionRules, Circuit, Intake, Pending, Settled, Standing
+from services.order.circuit import MEASURED, AdmissionRules, Circuit, Intake, Pending, Standing
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RULES = AdmissionRules(max_pending=3, slow=timedelta(milliseconds=610), cooldown=timedelta(seconds=5))
@@ -15,7 +15,7 @@ SLOWER = RULES.slow + timedelta(milliseconds=1)
 
 def after(circuit: Circuit, *took: timedelta, order_id: str = "o", at: datetime = NOON) -> Circuit:
     for one in took:
-        circuit = circuit.settled(RULES, order_id, Settled(at=at, took=one))
+        circuit = circuit.settled(RULES, order_id, took=one, at=at)
     return circuit
 
 
