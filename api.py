@@ -7,7 +7,7 @@ import asyncio
 import gc
 import re
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Annotated, Any
@@ -20,6 +20,7 @@ from services.delivery.deliveries import Deliveries
 from services.delivery.stock import Warehouse
 from services.gateway import stream
 from services.gateway.caller import Buyer, Caller, Role
+from services.gateway.conditional import ANY, IfMatch, is_known
 from services.gateway.cursor import decode, encode
 from services.gateway.guard import Guard, extend
 from services.gateway.operations import Metrics, install_operations
@@ -29,6 +30,8 @@ from services.gateway.routes import router as other_routes
 from services.gateway.schemas import Code, EventAnswer, Items, OrderAnswer, OrderPatch, OrderRequest, Page
 from services.gateway.server import Server, listen
 from services.gateway.stock_hint import StockHint
+from services.gateway.tokens import SigningKeys, Tokens, jwks_at
+from services.gateway.tracing import traceparent
 from services.marketing.coupons import Coupons
 from services.order.acceptance import Acceptance, NewOrder
 from services.order.admission import Admission
@@ -44,6 +47,7 @@ from services.shared.errors import Refused, Unavailable
 from services.shared.logs import configure_logs
 from services.shared.settings import (
     ApiSettings,
+    AuthSettings,
     DatabaseSettings,
     LogSettings,
     OrderSettings,
@@ -51,7 +55,7 @@ from services.shared.settings import (
     WrongSetting,
     read_settings,
 )
-from workflows.client import OrderEngine, TooLate, connect
+from workflows.client import OrderEngine, PreconditionFailed, TooLate, connect
 
 LONGEST_WAIT = 30
 LARGEST_BODY = 64 * 1024
@@ -78,6 +82,7 @@ async def place_order(
             user_id=who.user_id,
             idempotency_key=idempotency_key,
             request=NewOrder(**body.model_dump()),
+            traceparent=traceparent(request),
         )
     except (Refused, OrderIntakePaused) as error:
         metrics.refused.labels(error.reason if isinstance(error, OrderIntakePaused) else error.code).inc()
@@ -125,25 +130,29 @@ async def list_orders(
 
 
 @orders.get("/orders/{order_id}")
-async def get_order(order_id: Code, shop: Shop, who: Buyer, if_none_match: Annotated[str, Header()] = "") -> Response:
+async def get_order(
+    order_id: Code, shop: Shop, who: Buyer, if_none_match: Annotated[list[str] | None, Header()] = None
+) -> Response:
     """Where an order stands. `304` when it still stands where the caller knows it to."""
     reading = await shop.book.get(order_id, user_id=who.sees)
-    known = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    if known & {_etag(reading), "*"}:
-        return Response(status_code=304, headers={"ETag": _etag(reading)})
+    if is_known(if_none_match, _etag(reading)):
+        return Response(status_code=304, headers=_validators(reading))
     return _order(reading, 200)
 
 
 @orders.post("/orders/{order_id}/cancel", status_code=202)
-async def cancel_order(order_id: Code, shop: Shop, who: Buyer) -> Response:
-    """Cancel an order: everything is undone. Repeating it is harmless."""
-    return await _cancel(order_id, shop, who)
+async def cancel_order(order_id: Code, shop: Shop, who: Buyer, if_match: IfMatch) -> Response:
+    """Cancel an order: everything is undone. Repeating it is harmless.
+
+    With `If-Match`, `412` unless the order still stands where the caller takes it to.
+    """
+    return await _cancel(order_id, shop, who, if_match)
 
 
 @orders.patch("/orders/{order_id}", status_code=202)
-async def patch_order(order_id: Code, body: OrderPatch, shop: Shop, who: Buyer) -> Response:
+async def patch_order(order_id: Code, body: OrderPatch, shop: Shop, who: Buyer, if_match: IfMatch) -> Response:
     """The same as `cancel`: the one thing about an order that its customer may change."""
-    return await _cancel(order_id, shop, who)
+    return await _cancel(order_id, shop, who, if_match)
 
 
 @orders.get("/orders/{order_id}/events", response_model=Items[EventAnswer])
@@ -165,17 +174,26 @@ async def get_timeline(
     return Items(items=[EventAnswer.of(event) for event in await shop.book.timeline(order_id)])
 
 
-async def _cancel(order_id: str, shop: Parts, who: Caller) -> Response:
+async def _cancel(order_id: str, shop: Parts, who: Caller, if_match: Sequence[str] | None) -> Response:
     reading = await shop.book.get(order_id, user_id=who.sees)
+    if_version = None
+    if if_match is not None and ANY not in if_match:
+        if _etag(reading) not in if_match:
+            raise PreconditionFailed(order_id)
+        if_version = reading.view.version  # which may be another by now: the workflow decides
     if reading.view.order_status in (OrderStatus.DELIVERED, OrderStatus.PAYMENT_DECLINED):
         raise TooLate(order_id)
     if reading.view.order_status not in (OrderStatus.ORDER_CANCELING, OrderStatus.ORDER_CANCELED):
         operator = who.role is Role.OPERATOR
         try:
-            await shop.engine.cancel(order_id, by="operator" if operator else "customer", actor=who.user_id)
+            by = "operator" if operator else "customer"
+            await shop.engine.cancel(order_id, by=by, actor=who.user_id, if_version=if_version)
         except TooLate:
             # The workflow may have ended a moment ago because a cancel had arrived before.
-            if (await shop.book.get(order_id)).view.order_status != OrderStatus.ORDER_CANCELED:
+            now = (await shop.book.get(order_id)).view
+            if if_version not in (None, now.version):
+                raise PreconditionFailed(order_id) from None
+            if now.order_status != OrderStatus.ORDER_CANCELED:
                 raise
         reading = await shop.book.get(order_id)
     return _order(reading, 202)
@@ -218,21 +236,28 @@ def _etag(reading: OrderReading) -> str:
     return f'"v{reading.view.version}"'
 
 
+def _validators(reading: OrderReading) -> dict[str, str]:
+    return {"ETag": _etag(reading), "Cache-Control": "private, no-cache"}
+
+
 def _order(reading: OrderReading, status: int, headers: dict[str, str] | None = None) -> Response:
     body = OrderAnswer.of(reading).model_dump(mode="json", by_alias=True)
-    return JSONResponse(body, status, {"ETag": _etag(reading), "Cache-Control": "private, no-cache", **(headers or {})})
+    return JSONResponse(body, status, {**_validators(reading), **(headers or {})})
 
 
-def create_app(shop: Parts, *, max_requests: int = 256, request_seconds: float = 15.0) -> FastAPI:
-    """The app around its parts. What was accepted is handed to the engine while it lives."""
+def create_app(shop: Parts, *routers: APIRouter, max_requests: int = 256, request_seconds: float = 15.0) -> FastAPI:
+    """The app around its parts, with `routers` beside its own.
+
+    While it lives, what was accepted is handed to the engine, and the issuer's keys are kept fresh.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        serving = asyncio.create_task(shop.dispatcher.serve())
+        serving = asyncio.create_task(shop.dispatcher.serve()), asyncio.create_task(shop.tokens.keys.keep_fresh())
         yield
-        serving.cancel()
-        with suppress(asyncio.CancelledError):
-            await serving
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
     app = FastAPI(title="street12", version="0.1.0", lifespan=lifespan)
     app.state.parts = shop
@@ -246,16 +271,17 @@ def create_app(shop: Parts, *, max_requests: int = 256, request_seconds: float =
         max_requests=max_requests,
         request_seconds=request_seconds,
     )
-    app.include_router(orders)
-    app.include_router(other_routes)
+    for router in (orders, other_routes, *routers):
+        app.include_router(router)
     return app
 
 
-async def _serve() -> None:
-    databases, pool, rules, settings = (
+async def _serve(*routers: APIRouter) -> None:
+    databases, pool, rules, auth, settings = (
         read_settings(DatabaseSettings),
         read_settings(PoolSettings),
         read_settings(OrderSettings),
+        read_settings(AuthSettings),
         read_settings(ApiSettings),
     )
     order, delivery, marketing = (Database(databases.url(team), pool) for team in ("order", "delivery", "marketing"))
@@ -274,10 +300,16 @@ async def _serve() -> None:
         warehouse=warehouse,
         coupons=Coupons(marketing),
         engine=engine,
+        tokens=Tokens(
+            SigningKeys(jwks_at(str(auth.jwks_url))),
+            issuer=auth.issuer,
+            audience=auth.audience,
+            role_claim=auth.role_claim,
+        ),
     )
     listener = listen(settings.host, settings.port)
     config = uvicorn.Config(
-        create_app(shop, max_requests=settings.max_requests, request_seconds=settings.request_seconds),
+        create_app(shop, *routers, max_requests=settings.max_requests, request_seconds=settings.request_seconds),
         http="h11",
         log_config=None,
         access_log=False,
@@ -290,11 +322,14 @@ async def _serve() -> None:
         await database.close()
 
 
-def main() -> int:
-    """Serve until SIGTERM or SIGINT. Exit status 1 when a setting is wrong or the port is taken."""
+def main(*routers: APIRouter) -> int:
+    """Serve until SIGTERM or SIGINT. Exit status 1 when a setting is wrong or the port is taken.
+
+    `routers` are routes of whoever runs it: the one-machine shop has some.
+    """
     try:
         configure_logs("api", read_settings(LogSettings))
-        asyncio.run(_serve())
+        asyncio.run(_serve(*routers))
     except WrongSetting as error:
         print(error, file=sys.stderr)  # noqa: T201  (for the person who started it)
         return 1

@@ -18,6 +18,7 @@ from typing import Any, cast
 from rich.console import Console
 from rich.table import Table
 
+from deploy.issuer import AUDIENCE, ISSUER, JWKS_PATH
 from deploy.logstream import LogStream
 from deploy.mariadb import MariaDb, MariaDbUnavailable, is_prepared, prepare
 from deploy.stack import (
@@ -92,6 +93,9 @@ class Shop:
             "STREET12_DATA_DIR": str(data_dir),
             "STREET12_PAYMENT_URL": self.urls.payments,
             "STREET12_API_PORT": str(ports["STREET12_API_PORT"]),
+            "STREET12_AUTH_ISSUER": ISSUER,
+            "STREET12_AUTH_AUDIENCE": AUDIENCE,
+            "STREET12_AUTH_JWKS_URL": f"{self.urls.api}{JWKS_PATH}",
         }
 
     async def open(self, supervisor: Supervisor) -> None:
@@ -165,7 +169,7 @@ class Shop:
         )
 
     def api(self) -> Program:
-        return self._python("api", "api.py", ready_url=f"{self.urls.api}/readyz", **self.database_urls)
+        return self._python("api", "-m", "deploy.local_api", ready_url=f"{self.urls.api}/readyz", **self.database_urls)
 
     def _python(self, name: str, *arguments: str, ready_url: str = "", **environment: str) -> Program:
         return Program(

@@ -47,6 +47,13 @@ class TooLate(Refused):
     code: ClassVar[str] = "too-late-to-cancel"
 
 
+class PreconditionFailed(Refused):
+    """The order does not stand any more where the caller takes it to be."""
+
+    code: ClassVar[str] = "precondition-failed"
+    status: ClassVar[int] = 412
+
+
 class NotDeliverable(Refused):
     """The order is not under way to the customer."""
 
@@ -120,9 +127,15 @@ class OrderEngine:
         except (TimeoutError, TemporalError, *_AWAY):
             return
 
-    async def cancel(self, order_id: str, *, by: Literal["customer", "operator"], actor: str) -> None:
-        """Cancel an order. Repeating it is harmless. Raises `TooLate`, `EngineUnavailable`."""
-        request = CancelOrder(reason=CancelReason(by), actor=actor)
+    async def cancel(
+        self, order_id: str, *, by: Literal["customer", "operator"], actor: str, if_version: int | None = None
+    ) -> None:
+        """Cancel an order; with `if_version` only where that is still the version that readers are shown.
+
+        Repeating it is harmless. Raises `TooLate`, also for whatever has ended, `PreconditionFailed`,
+        `EngineUnavailable`.
+        """
+        request = CancelOrder(reason=CancelReason(by), actor=actor, if_version=if_version)
         await self._tell(order_id, OrderWorkflow.cancel, request, refused=TooLate)
 
     async def delivered(self, order_id: str) -> None:
@@ -147,8 +160,10 @@ class OrderEngine:
                     update, args=list(arguments), rpc_timeout=self._rpc_timeout
                 )
         except WorkflowUpdateFailedError as error:
-            if isinstance(error.cause, ApplicationError) and error.cause.type == refused.code:
-                raise refused(order_id) from error
+            code = error.cause.type if isinstance(error.cause, ApplicationError) else None
+            for refusal in (refused, PreconditionFailed):
+                if code == refusal.code:
+                    raise refusal(order_id) from error
             raise
         except (UpdateTimeout, TimeoutError) as error:
             raise EngineUnavailable("no worker took the message in time") from error
@@ -191,6 +206,7 @@ class OrderEngine:
     def _options(order: Order) -> dict[str, Any]:
         amount = format_amount(order.amount, order.currency)
         return {
+            **({"memo": {"traceparent": order.traceparent}} if order.traceparent else {}),
             "id": order.order_id,
             "task_queue": ORDER_QUEUE,
             "id_reuse_policy": WorkflowIDReusePolicy.REJECT_DUPLICATE,

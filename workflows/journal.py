@@ -26,7 +26,7 @@ class Journal:
     def __init__(self, order_id: str) -> None:
         self.state = OrderState()
         self._order_id = order_id
-        self._version = 1  # `OrderReceived` was written when the order was accepted
+        self._version = self._shown = 1  # `OrderReceived` was written when the order was accepted
         self._unwritten: list[TimelineEntry] = []
         self._published = self.state
         self._writer: asyncio.Task[None] | None = None
@@ -44,6 +44,11 @@ class Journal:
         if publish:
             self._publish()
 
+    @property
+    def shown(self) -> int:
+        """The version that readers of the view see, or are about to: what is not published yet does not count."""
+        return self._shown
+
     async def flush(self) -> None:
         """Wait until everything is written."""
         self._publish()
@@ -52,6 +57,7 @@ class Journal:
     def _publish(self) -> None:
         if not self._unwritten:
             return
+        self._shown = self._version
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
         seen, now = self._published, self.state
@@ -67,6 +73,7 @@ class Journal:
     async def _write(self) -> None:
         while self._unwritten:
             timeline, self._unwritten = self._unwritten, []
+            self._shown = self._version
             command = RecordStatus(order_id=self._order_id, state=self.state, timeline=timeline)
             while not await self._written(command):
                 await workflow.sleep(steps.STATUS_PAUSE, summary="until the status can be written")

@@ -36,10 +36,14 @@ class PlaceOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class CancelOrder:
-    """Undo the order. `actor` names who asked."""
+    """Undo the order. `actor` names who asked.
+
+    With `if_version` only where that is still what readers are shown of it. Earlier releases named none.
+    """
 
     reason: CancelReason
     actor: str
+    if_version: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -242,12 +242,15 @@ class OrderWorkflow:
 
     @workflow.update(name="cancel")
     async def cancel(self, request: CancelOrder) -> str:
-        """Undo the order. Repeating it is harmless. Refused once it is delivered or was declined."""
+        """Undo the order. Repeating it is harmless. Refused once it is delivered, was declined, or reads another
+        version than the one that the request depends on."""
         self._request_cancel(request)
         return self._journal.state.order_status
 
     @cancel.validator
     def _can_cancel(self, request: CancelOrder) -> None:
+        if request.if_version not in (None, self._journal.shown):
+            raise _refusal("precondition-failed", f"the order is at version {self._journal.shown}")
         if self._delivered or self._journal.state.order_status.final:
             raise _refusal("too-late-to-cancel", f"the order is {self._journal.state.order_status}")
 

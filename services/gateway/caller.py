@@ -1,4 +1,4 @@
-"""Who is calling. The one dependency that tokens will replace.
+"""Who is calling: the bearer token, and what its role may do.
 
 Dependencies are asynchronous though they wait for nothing: others are sent to a thread, each time.
 """
@@ -9,16 +9,24 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer
 
+from services.gateway.parts import Parts
 from services.gateway.problems import BadRequest, Forbidden, Unauthorized
+from services.gateway.tokens import InvalidToken
+from services.shared.errors import ShopError
 
-_USER_ID = re.compile(r"[!-~](?:[ -~]{0,126}[!-~])?")
-_ONCE = ("X-User-Id", "X-Role", "Idempotency-Key")  # of two of these, nobody can say which one is meant
+USER_ID = re.compile(r"[!-~](?:[ -~]{0,126}[!-~])?")
+_BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE)
+_ONCE = ("Authorization", "Idempotency-Key")  # of two of these, nobody can say which one is meant
+_scheme = HTTPBearer(
+    bearerFormat="JWT", scheme_name="bearer", description="A token of the shop's issuer.", auto_error=False
+)
 
 
 class Role(StrEnum):
-    """What a caller may do."""
+    """What a caller may do. A token that names none is a customer's."""
 
     CUSTOMER = "customer"
     OPERATOR = "operator"
@@ -27,10 +35,11 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who is calling, and as what."""
+    """Who is calling, as what, and until when that is known (seconds since 1970)."""
 
     user_id: str
     role: Role
+    expires_at: float
 
     @property
     def sees(self) -> str | None:
@@ -38,26 +47,54 @@ class Caller:
         return None if self.role is Role.OPERATOR else self.user_id
 
 
-async def caller(
-    request: Request,
-    x_user_id: Annotated[str | None, Header()] = None,
-    x_role: Annotated[str, Header()] = Role.CUSTOMER,
-) -> Caller:
-    """The caller that the headers name. Raises `Unauthorized`, `BadRequest`."""
+async def identify(request: Request) -> Caller:
+    """The caller that the token names, read once a request.
+
+    Raises `Unauthorized`, `InvalidToken`, `Forbidden`, `BadRequest`, `KeysUnavailable`.
+    """
+    found: Caller | ShopError | None = getattr(request.state, "caller", None)
+    if found is None:
+        try:
+            found = await _read(request)
+        except ShopError as error:
+            found = error
+        request.state.caller = found
+    if isinstance(found, ShopError):
+        raise found
+    return found
+
+
+async def caller_name(request: Request) -> str | None:
+    """The name of a request's caller; nothing where the token is missing or worthless."""
+    try:
+        return (await identify(request)).user_id
+    except ShopError:
+        return None
+
+
+async def _read(request: Request) -> Caller:
     for name in _ONCE:
         if len(request.headers.getlist(name)) > 1:
             raise BadRequest(name)
-    if x_user_id is None or not _USER_ID.fullmatch(x_user_id):
-        raise Unauthorized("X-User-Id")
-    if x_role not in {*Role}:
-        raise BadRequest("X-Role")
-    return Caller(x_user_id, Role(x_role))
+    if "authorization" not in request.headers:
+        raise Unauthorized
+    if (token := _BEARER.fullmatch(request.headers["authorization"])) is None:
+        raise InvalidToken("no bearer token")
+    shop: Parts = request.app.state.parts
+    claims = await shop.tokens.read(token[1])
+    if not USER_ID.fullmatch(claims.subject):
+        raise InvalidToken("its subject cannot be a user")
+    role = Role.CUSTOMER if claims.role is None else claims.role
+    if not isinstance(role, str) or role not in {*Role}:
+        raise Forbidden("no role of this shop")
+    return Caller(claims.subject, Role(role), claims.expires_at)
 
 
-def only(*roles: Role) -> Callable[[Caller], Awaitable[Caller]]:
-    """A dependency: the caller, who must have one of these roles. Raises `Forbidden`."""
+def only(*roles: Role) -> Callable[..., Awaitable[Caller]]:
+    """A dependency: the caller, who must have one of these roles. Raises what `identify` does."""
 
-    async def allowed(who: Annotated[Caller, Depends(caller)]) -> Caller:
+    async def allowed(request: Request, _: Annotated[object, Security(_scheme)]) -> Caller:
+        who = await identify(request)
         if who.role not in roles:
             raise Forbidden(who.role)
         return who
@@ -65,7 +102,6 @@ def only(*roles: Role) -> Callable[[Caller], Awaitable[Caller]]:
     return allowed
 
 
-AnyCaller = Annotated[Caller, Depends(caller)]
 Buyer = Annotated[Caller, Depends(only(Role.CUSTOMER, Role.OPERATOR))]
 Operator = Annotated[Caller, Depends(only(Role.OPERATOR))]
 Carrier = Annotated[Caller, Depends(only(Role.CARRIER))]

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway.operations import PROBES, Metrics, route_of
 from services.gateway.problems import problem, request_id, shop_problem
+from services.gateway.tracing import bind_trace_id
 from services.shared.errors import ShopError, Unavailable
 
 MAX_STAYING = 200
@@ -70,6 +71,7 @@ class Guard:
             return
         exchange = _Exchange(scope, receive, send, self._metrics, self._largest_body)
         structlog.contextvars.bind_contextvars(request_id=request_id(exchange.request))
+        bind_trace_id(exchange.request)
         try:
             with self._place(exchange.request):
                 await self._pass_on(exchange)

@@ -94,8 +94,11 @@ def install_operations(app: FastAPI, metrics: Metrics) -> None:
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        # The order database alone: without engine and other teams orders can still be accepted.
-        await app.state.parts.order_database.ping()
+        # The order database alone: without engine and other teams orders can still be accepted. And the issuer's keys,
+        # once: a process that never had any must not take the place of one that has.
+        shop: Parts = app.state.parts
+        shop.tokens.keys.must_be_known()
+        await shop.order_database.ping()
         return JSONResponse({"status": "ready"})
 
     @app.get("/metrics", include_in_schema=False)

@@ -7,6 +7,7 @@ from fastapi import Request
 
 from services.delivery.deliveries import Deliveries
 from services.delivery.stock import Warehouse
+from services.gateway.tokens import Tokens
 from services.marketing.coupons import Coupons
 from services.order.acceptance import Acceptance
 from services.order.admission import Admission
@@ -21,7 +22,9 @@ class Engine(Protocol):
     """What the routes ask of the workflow engine (`workflows/client.py`)."""
 
     async def payment_known(self, order: Order, timeout: float) -> None: ...
-    async def cancel(self, order_id: str, *, by: Literal["customer", "operator"], actor: str) -> None: ...
+    async def cancel(
+        self, order_id: str, *, by: Literal["customer", "operator"], actor: str, if_version: int | None = None
+    ) -> None: ...
     async def delivered(self, order_id: str) -> None: ...
     async def settle(
         self, order_id: str, *, step: str, action: Literal["retry", "skip"], actor: str, reason: str
@@ -42,6 +45,7 @@ class Parts:
     warehouse: Warehouse
     coupons: Coupons
     engine: Engine
+    tokens: Tokens
 
 
 async def parts(request: Request) -> Parts:

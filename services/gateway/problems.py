@@ -45,7 +45,15 @@ TEXTS: dict[str, tuple[str, str]] = {
     "insufficient-funds": ("잔액이 부족하여 결제가 거절되었습니다.", "The payment was declined: insufficient funds."),
     "internal-error": ("서버에 문제가 생겼습니다.", "Something went wrong on our side."),
     "invalid-cursor": ("cursor가 올바르지 않습니다.", "The cursor is not valid."),
+    "invalid-token": (
+        "로그인 정보가 올바르지 않거나 만료되었습니다. 다시 로그인해 주세요.",
+        "The token is not valid or has expired: sign in again.",
+    ),
     "invalid-request": ("요청의 값이 올바르지 않습니다.", "The request has invalid values."),
+    "keys-unavailable": (
+        "지금은 로그인 정보를 확인할 수 없습니다. 잠시 후 다시 시도해 주세요.",
+        "It cannot be checked right now who is calling. Please try again shortly.",
+    ),
     "method-not-allowed": ("허용되지 않는 메서드입니다.", "This method is not allowed here."),
     "not-deliverable": ("배송 중인 주문이 아닙니다.", "The order is not under way to the customer."),
     "not-found": ("찾을 수 없습니다.", "There is no such thing."),
@@ -64,6 +72,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "payment-provider-rejected": ("결제를 처리할 수 없습니다.", "The payment cannot be processed."),
     "payment-provider-unavailable": ("결제사가 응답하지 않습니다.", "The payment provider does not answer."),
     "payment-voided": ("취소된 결제입니다.", "The payment was cancelled."),
+    "precondition-failed": (
+        "주문이 그 사이에 변경되었습니다. 주문을 다시 조회한 뒤 요청해 주세요.",
+        "The order has changed meanwhile. Read it again, and then decide.",
+    ),
     "price-changed": ("상품 가격이 변경되었습니다.", "The price of the product has changed."),
     "refund-refused": ("환불이 거절되었습니다.", "The refund was refused."),
     "request-timeout": (
@@ -72,7 +84,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "sale-canceled": ("취소된 주문입니다.", "The order was cancelled."),
     "too-late-to-cancel": ("더 이상 취소할 수 없는 주문입니다.", "The order can no longer be cancelled."),
-    "unauthorized": ("누구의 요청인지 알 수 없습니다.", "It is not known who is calling."),
+    "unauthorized": ("로그인이 필요합니다.", "Sign in first: this call needs a bearer token."),
     "unavailable": ("잠시 후 다시 시도해 주세요.", "Please try again shortly."),
     "unknown-product": ("없는 상품입니다.", "There is no such product."),
 }
@@ -99,10 +111,11 @@ class InvalidCursor(BadRequest):
 
 
 class Unauthorized(Refused):
-    """Nobody is named as the caller."""
+    """No token tells who is calling. `challenge` says what is asked for (RFC 6750)."""
 
     code: ClassVar[str] = "unauthorized"
     status: ClassVar[int] = 401
+    challenge: ClassVar[str] = 'Bearer realm="street12"'
 
 
 class Forbidden(Refused):
@@ -110,6 +123,7 @@ class Forbidden(Refused):
 
     code: ClassVar[str] = "forbidden"
     status: ClassVar[int] = 403
+    challenge: ClassVar[str] = f'{Unauthorized.challenge}, error="insufficient_scope"'
 
 
 def problem(
@@ -143,7 +157,10 @@ def shop_problem(request: Request, error: ShopError) -> Response:
     """The problem document for one of our own errors."""
     if isinstance(error, Unavailable):
         return problem(request, error.code, error.status, retry_after_seconds=error.retry_after_seconds)
-    return problem(request, error.code, error.status)
+    answer = problem(request, error.code, error.status)
+    if isinstance(error, Unauthorized | Forbidden):
+        answer.headers["WWW-Authenticate"] = error.challenge
+    return answer
 
 
 def request_id(request: Request) -> str:

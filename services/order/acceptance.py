@@ -54,10 +54,11 @@ class Accepted(OrderReading):
 
 @dataclass(frozen=True, kw_only=True)
 class _Wish:
-    """A request, the caller's key that it came with, and the id that its order will have."""
+    """A request, the caller's key and the trace that it came with, and the id that its order will have."""
 
     key: CallersKey
     request: NewOrder
+    traceparent: str | None
     order_id: str
     at: datetime
 
@@ -137,15 +138,18 @@ class Acceptance:
         self._look = Together(self._look_at)
         self._put_in = Together(self._put_in_all)
 
-    async def accept(self, *, user_id: str, idempotency_key: str, request: NewOrder) -> Accepted:
+    async def accept(
+        self, *, user_id: str, idempotency_key: str, request: NewOrder, traceparent: str | None = None
+    ) -> Accepted:
         """Accept a request, once for each key of its caller: a repetition answers the order that is there.
 
+        The order keeps the `traceparent` of the request that brought it. A repetition may well have another.
         A refusal leaves nothing behind, the key included. Raises `IdempotencyKeyReused`, `OutOfStock`,
         `UnknownProduct`, `PriceChanged`, `OrderIntakePaused`.
         """
         # One id for all attempts: an order that a lost commit left behind is then known as ours.
         key, order_id = (user_id, idempotency_key), self._new_id()
-        wish = _Wish(key=key, request=request, order_id=order_id, at=self._clock())
+        wish = _Wish(key=key, request=request, traceparent=traceparent, order_id=order_id, at=self._clock())
         for _ in range(_LOOKS):
             seen = await self._look.ask(wish)
             if isinstance(seen, Accepted):
@@ -253,6 +257,7 @@ class Acceptance:
                 payment_method=request.payment_method,
                 order_date=now,
                 claimed_until=now + self._lease,
+                traceparent=wish.traceparent,
             ),
             view=OrderView(
                 order_id=order_id,

@@ -31,6 +31,7 @@ class Order(OrderTable, table=True):
     """An order as it was accepted. The row is the promise to the customer, and the inbox of the dispatcher.
 
     `started_at` says when its workflow was started; until then `claimed_until` is the lease of whoever tries.
+    `traceparent` is the trace that the request belonged to (W3C Trace Context), where it named one.
     """
 
     __tablename__ = "orders"  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
@@ -55,6 +56,7 @@ class Order(OrderTable, table=True):
     order_date: datetime = Field(sa_type=UtcDateTime)
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     claimed_until: datetime = Field(sa_type=UtcDateTime)
+    traceparent: str | None = Field(default=None, max_length=55)
 
 
 class OrderView(OrderTable, table=True):

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, AnyHttpUrl, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -166,6 +166,21 @@ class ApiSettings(Settings):
     """How many requests are worked on at once; who comes on top is told to come back. Streams are not counted."""
     request_seconds: float = Field(default=15.0, gt=0, le=86_400)
     """The longest that a request may take, beside the time that its caller asked to wait."""
+
+
+class AuthSettings(Settings):
+    """Whose tokens the API takes (`STREET12_AUTH_…`): those of an OAuth 2 issuer that signs JWTs."""
+
+    model_config = SettingsConfigDict(env_prefix="STREET12_AUTH_")
+
+    issuer: str
+    """What `iss` must be."""
+    audience: str
+    """What `aud` must be or hold."""
+    jwks_url: AnyHttpUrl
+    """Where the issuer's public keys are."""
+    role_claim: str = "role"
+    """The claim that says `operator` or `carrier`; without it, the caller is a customer."""
 
 
 class WorkerSettings(Settings):

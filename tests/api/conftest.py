@@ -9,11 +9,13 @@ import httpx2
 import pytest
 
 import api
+from deploy.issuer import AUDIENCE, ISSUER
 from services.delivery.deliveries import Deliveries
 from services.delivery.stock import Warehouse
 from services.gateway import operations, stream
 from services.gateway.parts import Parts
 from services.gateway.stock_hint import StockHint
+from services.gateway.tokens import SigningKeys, Tokens
 from services.marketing.coupons import Coupons
 from services.order.acceptance import Acceptance
 from services.order.admission import Admission
@@ -25,6 +27,12 @@ from services.shared.database import Database
 from services.shared.migrations import upgrade
 from services.shared.settings import TEAMS, PoolSettings
 from tests.api.world import LEASE, FakeEngine, Shop
+from tests.issuer import TEST_ISSUER
+
+
+async def listed_keys() -> object:
+    """What the issuer answers when it is asked for its keys."""
+    return TEST_ISSUER.jwks()
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +69,7 @@ async def shop(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) 
         warehouse=warehouse,
         coupons=Coupons(marketing),
         engine=engine,
+        tokens=Tokens(SigningKeys(listed_keys), issuer=ISSUER, audience=AUDIENCE),
     )
     await parts.catalogue.put(product_id="tea", product_name="보성 녹차", product_price=4500)
     await parts.catalogue.put(product_id="pot", product_name="백자 주전자", product_price=90_000)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from services.gateway.caller import Role
 from services.order.statuses import EventType, OrderState, OrderStatus, PayStatus
 from services.shared.database import Database
 from services.shared.settings import PoolSettings
@@ -20,6 +21,7 @@ from tests.api.world import (
     Shop,
     is_problem,
 )
+from tests.issuer import bearer
 
 UNDERWAY = OrderState(order_status=OrderStatus.DELIVERY_STARTED, pay_status=PayStatus.PAID)
 TEA = {"productId": "tea", "productName": "보성 녹차", "productPrice": 4500, "currency": "KRW"}
@@ -56,34 +58,6 @@ async def test_each_role_may_do_its_own_work_alone(
             assert answer.status_code in (200, 201, 404)
         else:
             is_problem(answer, 403, "forbidden")
-
-
-@pytest.mark.parametrize(
-    "user_id", [b"", b"   ", b"x" * 129, b"a\x00b", b"a\tb", b"a\x7fb", b"\xff\xfe", "김민지".encode(), b"a\x85b"]
-)
-async def test_a_caller_without_a_sane_name_is_nobody(shop: Shop, user_id: bytes) -> None:
-    is_problem(await shop.client.get("/orders", headers=[(b"X-User-Id", user_id)]), 401, "unauthorized")
-
-
-@pytest.mark.parametrize("user_id", ["a", "x" * 128, "kim minji", "auth0|5f7c8ec7c33c6c004bbafe82", "o'brien%"])
-async def test_a_caller_may_have_any_printable_name(shop: Shop, user_id: str) -> None:
-    who = {"X-User-Id": user_id}
-    order_id = await shop.ordered(who)
-    assert (await shop.client.get(f"/orders/{order_id}", headers=who)).json()["userId"] == user_id
-
-
-@pytest.mark.parametrize("role", ["", "admin", "OPERATOR", "customer,operator"])
-async def test_an_unknown_role_is_refused(shop: Shop, role: str) -> None:
-    is_problem(await shop.client.get("/orders", headers={**MINJI, "X-Role": role}), 400, "bad-request")
-
-
-async def test_a_caller_cannot_be_two(shop: Shop) -> None:
-    for headers in (
-        [("X-User-Id", "minji"), ("X-User-Id", "haneul")],
-        [("X-User-Id", "minji"), ("X-Role", "customer"), ("X-Role", "operator")],
-    ):
-        answer = await shop.client.get("/orders", headers=headers)
-        is_problem(answer, 400, "bad-request")
 
 
 # The catalogue
@@ -155,7 +129,7 @@ async def test_stock_never_falls_below_zero_by_hand(shop: Shop) -> None:
 
 async def test_a_movement_with_a_key_happens_once(shop: Shop) -> None:
     body = {"qty": 5, "reason": "restock"}
-    for who, on_hand in ((OPERATOR, 15), (OPERATOR, 15), ({**OPERATOR, "X-User-Id": "ops-2"}, 20)):
+    for who, on_hand in ((OPERATOR, 15), (OPERATOR, 15), (bearer("ops-2", Role.OPERATOR), 20)):
         headers = {**who, "Idempotency-Key": "delivery-note-7"}
         answer = await shop.client.post("/stocks/tea/movements", json=body, headers=headers)
         assert (answer.status_code, answer.json()["onHand"]) == (201, on_hand)
@@ -178,7 +152,7 @@ async def test_keys_of_two_operators_are_never_the_same(
     shop: Shop, first: tuple[str, str], second: tuple[str, str]
 ) -> None:
     for user_id, key in (first, second):
-        headers = {"X-User-Id": user_id, "X-Role": "operator", "Idempotency-Key": key}
+        headers = {**bearer(user_id, Role.OPERATOR), "Idempotency-Key": key}
         body = {"qty": 5, "reason": "restock"}
         assert (await shop.client.post("/stocks/tea/movements", json=body, headers=headers)).status_code == 201
     assert await shop.parts.warehouse.on_hand("tea") == 20

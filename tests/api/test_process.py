@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from services.shared.migrations import upgrade
 from services.shared.settings import TEAMS
+from tests.issuer import running_issuer
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,17 +32,27 @@ async def _end(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
     return process.returncode, errors.decode()
 
 
-async def test_a_wrong_setting_ends_it_with_one_sentence() -> None:
-    status, said = await _end(await _start(STREET12_API_PORT="many"))
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"STREET12_API_PORT": "many"}, "The setting STREET12_API_PORT is 'many':"),
+        ({"STREET12_AUTH_ISSUER": ""}, "The setting STREET12_AUTH_ISSUER is not set:"),
+        ({"STREET12_AUTH_JWKS_URL": "file:///keys"}, "The setting STREET12_AUTH_JWKS_URL is 'file:///keys':"),
+    ],
+)
+async def test_a_wrong_setting_ends_it_with_one_sentence(settings: dict[str, str], sentence: str) -> None:
+    async with running_issuer() as auth:
+        status, said = await _end(await _start(**auth | settings))
     assert status == 1
-    assert said.startswith("The setting STREET12_API_PORT is 'many':")
+    assert said.startswith(sentence)
     assert said.count("\n") == 1
 
 
 async def test_a_taken_port_ends_it_with_one_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        status, said = await _end(await _start(STREET12_API_PORT=port, STREET12_DATA_DIR=str(tmp_path)))
+        async with running_issuer() as auth:
+            status, said = await _end(await _start(**auth, STREET12_API_PORT=port, STREET12_DATA_DIR=str(tmp_path)))
     assert status == 1
     assert said.count("\n") == 1
     assert "Traceback" not in said
@@ -51,16 +63,17 @@ async def test_sigterm_ends_it_cleanly_even_while_the_engine_is_away(tmp_path: P
         await asyncio.to_thread(upgrade, f"sqlite+aiosqlite:///{tmp_path / team}.db", team)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    process = await _start(STREET12_API_PORT=str(port), STREET12_DATA_DIR=str(tmp_path))
-    try:
-        async with asyncio.timeout(30), httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
-            while not await _is_ready(http):  # noqa: ASYNC110  (another process: no event to wait for)
-                await asyncio.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        status, said = await _end(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
+    async with running_issuer() as auth:
+        process = await _start(**auth, STREET12_API_PORT=str(port), STREET12_DATA_DIR=str(tmp_path))
+        try:
+            async with asyncio.timeout(30), httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+                while not await _is_ready(http):  # noqa: ASYNC110  (another process: no event to wait for)
+                    await asyncio.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            status, said = await _end(process)
+        finally:
+            if process.returncode is None:
+                process.kill()
     assert (status, "Traceback" in said) == (0, False), said
 
 

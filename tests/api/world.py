@@ -10,17 +10,19 @@ from typing import Any, Literal
 import httpx2
 from fastapi import FastAPI
 
+from services.gateway.caller import Role
 from services.gateway.parts import Parts
 from services.order.book import OrderBook
 from services.order.statuses import DeliveryStatus, EventType, OrderState, OrderStatus, PayStatus, TimelineEntry
 from services.order.tables import Order
-from workflows.client import EngineUnavailable, NotDeliverable, NotStuck, TooLate
+from tests.issuer import bearer
+from workflows.client import EngineUnavailable, NotDeliverable, NotStuck, PreconditionFailed, TooLate
 
 LEASE = timedelta(seconds=10)
-MINJI = {"X-User-Id": "minji"}
-HANEUL = {"X-User-Id": "haneul"}
-OPERATOR = {"X-User-Id": "ops-1", "X-Role": "operator"}
-CARRIER = {"X-User-Id": "cj", "X-Role": "carrier"}
+MINJI = bearer("minji")
+HANEUL = bearer("haneul")
+OPERATOR = bearer("ops-1", Role.OPERATOR)
+CARRIER = bearer("cj", Role.CARRIER)
 ORDER: dict[str, Any] = {
     "productId": "tea",
     "qty": 2,
@@ -62,9 +64,14 @@ class FakeEngine:
         if self.on_payment is not None and not self.away:
             await self.on_payment(order.order_id)
 
-    async def cancel(self, order_id: str, *, by: Literal["customer", "operator"], actor: str) -> None:
+    async def cancel(
+        self, order_id: str, *, by: Literal["customer", "operator"], actor: str, if_version: int | None = None
+    ) -> None:
         self._be_there()
-        if await self._status(order_id) in (OrderStatus.DELIVERED, OrderStatus.PAYMENT_DECLINED):
+        now = (await self.book.get(order_id)).view
+        if if_version not in (None, now.version):
+            raise PreconditionFailed(order_id)
+        if now.order_status in (OrderStatus.DELIVERED, OrderStatus.PAYMENT_DECLINED):
             raise TooLate(order_id)
         self.told.append(("cancel", order_id, by, actor))
         await record(self.book, order_id, CANCELING, EventType.ORDER_CANCELING)
@@ -160,7 +167,9 @@ class Racing(FakeEngine):
     final: OrderState = CANCELED
     event: EventType = EventType.ORDER_CANCELED
 
-    async def cancel(self, order_id: str, *, by: Literal["customer", "operator"], actor: str) -> None:
+    async def cancel(
+        self, order_id: str, *, by: Literal["customer", "operator"], actor: str, if_version: int | None = None
+    ) -> None:
         await record(self.book, order_id, self.final, self.event)
         raise TooLate(order_id)
 

@@ -17,7 +17,9 @@ from os import environ
 import aiohttp
 from pydantic import TypeAdapter
 
+from deploy.issuer import Issuer
 from deploy.local import ROOT
+from deploy.stack import StackSettings
 from deploy.supervisor import Program, Supervisor
 from tests.bench.stage import PRODUCT_ID
 
@@ -90,12 +92,13 @@ def main() -> None:
 
 
 async def _order(url: str, customers: int, seconds: float) -> Sequence[Answers]:
+    issuer = Issuer.of(StackSettings().data_dir)
     # No more connections than customers, kept alive: each has one.
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=customers)) as http:
 
         async def for_(seconds: float) -> Sequence[Answers]:
             until = time.perf_counter() + seconds
-            return await asyncio.gather(*(_order_until(until, http, url) for _ in range(customers)))
+            return await asyncio.gather(*(_order_until(until, http, url, issuer) for _ in range(customers)))
 
         await for_(_WARM_UP_SECONDS)
         _mark()
@@ -104,9 +107,9 @@ async def _order(url: str, customers: int, seconds: float) -> Sequence[Answers]:
         return answers
 
 
-async def _order_until(until: float, http: aiohttp.ClientSession, url: str) -> Answers:
+async def _order_until(until: float, http: aiohttp.ClientSession, url: str, issuer: Issuer) -> Answers:
     name, answers = uuid.uuid4().hex, Answers()
-    headers = {"Content-Type": "application/json", "X-User-Id": name}
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {issuer.token(name)}"}
     for number in count():
         if (began := time.perf_counter()) > until:
             break

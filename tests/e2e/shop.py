@@ -17,13 +17,16 @@ from pydantic import BaseModel, ConfigDict
 
 from deploy.local import ROOT
 from deploy.stack import Stack, stack_file
+from services.gateway.caller import Role
+from tests.issuer import TEST_ISSUER, bearer
 
 T = TypeVar("T")
 PORTS = ("STREET12_API_PORT", "STREET12_TEMPORAL_PORT", "STREET12_TEMPORAL_UI_PORT", "STREET12_PAYMENT_PORT")
+NO_RATE_LIMIT = dict.fromkeys(("STREET12_RATE_CALLER", "STREET12_RATE_ADDRESS"), "1000000/second")
 PATIENCE_SECONDS = 60.0
 POLL_SECONDS = 0.05
-OPERATOR = {"X-User-Id": "op", "X-Role": "operator"}
-CARRIER = {"X-User-Id": "carrier", "X-Role": "carrier"}
+OPERATOR = bearer("op", Role.OPERATOR)
+CARRIER = bearer("carrier", Role.CARRIER)
 FINAL = ("Delivered", "PaymentDeclined", "OrderCanceled")
 _numbers = itertools.count(1)
 
@@ -100,7 +103,7 @@ class Wish:
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"X-User-Id": self.user, "Idempotency-Key": self.key}
+        return {**bearer(self.user), "Idempotency-Key": self.key}
 
     @property
     def body(self) -> dict[str, Any]:
@@ -192,7 +195,7 @@ class Shop:
         return Order.model_validate((await self._get(self.http, f"/orders/{order_id}", OPERATOR)).json())
 
     async def orders_of(self, user: str) -> list[Order]:
-        return await self._orders({"X-User-Id": user})
+        return await self._orders(bearer(user))
 
     async def orders_for(self, product_id: str) -> list[Order]:
         """Everybody's orders for a product."""
@@ -252,7 +255,7 @@ class Shop:
 
     async def try_cancel(self, order: Order, by: dict[str, str] | None = None) -> httpx2.Response:
         """Cancel as the customer does, or whoever else: again while the shop says that it cannot tell yet."""
-        who = by or {"X-User-Id": order.userId}
+        who = by or bearer(order.userId)
 
         async def answered() -> httpx2.Response | None:
             answer = await self.http.post(f"/orders/{order.orderId}/cancel", headers=who)
@@ -276,7 +279,7 @@ class Shop:
 
     async def coupons(self, user: str) -> dict[str, Coupon]:
         """A customer's coupons by order."""
-        answer = await self._get(self.http, "/coupons?limit=100", {"X-User-Id": user})
+        answer = await self._get(self.http, "/coupons?limit=100", bearer(user))
         coupons = [Coupon.model_validate(item) for item in answer.json()["items"]]
         assert len({coupon.orderId for coupon in coupons}) == len(coupons)
         return {coupon.orderId: coupon for coupon in coupons}
@@ -369,12 +372,13 @@ def assert_paused(*answers: httpx2.Response) -> None:
 async def open_shop(data_dir: Path, settings: Mapping[str, str]) -> AsyncGenerator[Shop]:
     """A shop with these settings; ended as its user ends it, which must leave nothing behind."""
     log = data_dir.with_name(f"{data_dir.name}.log")
+    TEST_ISSUER.keep_in(data_dir)
     own = {name: value for name, value in os.environ.items() if not name.startswith("STREET12_")}
     with log.open("w") as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "deploy.local"),
             cwd=ROOT,
-            env={**own, **dict.fromkeys(PORTS, "0"), "STREET12_DATA_DIR": str(data_dir), **settings},
+            env={**own, **dict.fromkeys(PORTS, "0"), **NO_RATE_LIMIT, "STREET12_DATA_DIR": str(data_dir), **settings},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -12,6 +12,7 @@ from temporalio.client import Client
 from deploy.stack import Stack
 from tests.e2e.shop import OPERATOR, Order, Shop, Wish, eventually, open_shop
 from tests.e2e.test_kills import PAYMENTS, assert_gone_through_once
+from tests.issuer import bearer
 from tests.mariadb import need_mariadb
 
 on_mysql = pytest.mark.parametrize("shop", ["mysql"], indirect=True)
@@ -47,8 +48,8 @@ async def test_a_silent_server_is_answered_for_and_everything_goes_on_after_it(s
         http = shop.http
         await assert_refused_for_now(
             shop.post(later),
-            http.get(f"/orders/{order.orderId}", headers={"X-User-Id": user}),
-            http.get("/orders", headers={"X-User-Id": user}),
+            http.get(f"/orders/{order.orderId}", headers=bearer(user)),
+            http.get("/orders", headers=bearer(user)),
             http.get("/products"),
             http.get(f"/stocks/{product}", headers=OPERATOR),
             http.get("/readyz"),

@@ -25,7 +25,8 @@ from services.order.tables import Order as OrderRow
 from services.shared.database import Database
 from services.shared.migrations import upgrade
 from services.shared.settings import TEAMS, PoolSettings
-from tests.e2e.shop import OPERATOR, Wish, assert_paused, eventually
+from tests.e2e.shop import NO_RATE_LIMIT, OPERATOR, Wish, assert_paused, eventually
+from tests.issuer import running_issuer
 from tests.mariadb import need_mariadb, running_mariadb
 
 PROCESSES, LIMIT = 4, 3
@@ -211,24 +212,32 @@ async def running_api(settings: Mapping[str, str]) -> AsyncGenerator[httpx2.Asyn
     """`python api.py` on a port of its own, without an engine; must end when asked to, with exit status 0."""
     port = take_ports({"": 0})[""]
     own = {name: value for name, value in os.environ.items() if not name.startswith(("STREET12_", "TEMPORAL_"))}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "api.py"),
-        cwd=ROOT,
-        env={**own, "TEMPORAL_ADDRESS": f"{HOST}:1", "STREET12_API_PORT": str(port), **settings},
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        async with httpx2.AsyncClient(base_url=f"http://{HOST}:{port}", trust_env=False, timeout=30.0) as http:
+    async with running_issuer() as auth:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "api.py"),
+            cwd=ROOT,
+            env={
+                **own,
+                "TEMPORAL_ADDRESS": f"{HOST}:1",
+                "STREET12_API_PORT": str(port),
+                **NO_RATE_LIMIT,
+                **auth,
+                **settings,
+            },
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            async with httpx2.AsyncClient(base_url=f"http://{HOST}:{port}", trust_env=False, timeout=30.0) as http:
 
-            async def ready() -> bool:
-                return (await http.get("/readyz")).status_code == 200
+                async def ready() -> bool:
+                    return (await http.get("/readyz")).status_code == 200
 
-            await eventually(ready, "the API to be ready")
-            yield http
-        process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(60):
-            assert await process.wait() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+                await eventually(ready, "the API to be ready")
+                yield http
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(60):
+                assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()

@@ -202,9 +202,9 @@ def reads(status: str) -> Callable[[World], bool]:
     return lambda world: world.state.order_status == status
 
 
-async def cancel(saga: Saga) -> None:
-    """The customer cancels."""
-    await saga.engine.cancel(saga.order.order_id, by="customer", actor="goodman")
+async def cancel(saga: Saga, *, if_version: int | None = None) -> None:
+    """The customer cancels, whatever the version or only at that one."""
+    await saga.engine.cancel(saga.order.order_id, by="customer", actor="goodman", if_version=if_version)
 
 
 async def under_way(saga: Saga) -> None:

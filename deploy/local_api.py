@@ -1,0 +1,21 @@
+"""The API process of the one-machine shop: `api.py`, and beside it an issuer of tokens for everybody."""
+
+import sys
+
+import api
+from deploy.issuer import Issuer, dev_routes
+from deploy.stack import StackError, StackSettings, read_settings
+
+
+def main() -> int:
+    """The process's exit status, as `api.main` says it."""
+    try:
+        issuer = Issuer.of(read_settings(StackSettings).data_dir)
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return api.main(dev_routes(issuer))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
