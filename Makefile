@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run demo test lint lock bench clean
+.PHONY: run demo test lint openapi lock bench clean
 
 run: $(VENV)/run.stamp ## the whole shop on this machine
 	@$(BIN)/python -m deploy.local
@@ -23,6 +23,9 @@ bench: $(VENV)/dev.stamp ## what an order costs the engine, MySQL beside SQLite,
 	@$(BIN)/python -m tests.bench.order_cost
 	@$(BIN)/python -m tests.bench.databases
 	@$(BIN)/python -m tests.bench.acceptance
+
+openapi: $(VENV)/run.stamp ## write docs/openapi.json anew
+	@$(BIN)/python -m deploy.openapi
 
 lock: $(VENV)/dev.stamp ## resolve the dependencies anew
 	$(BIN)/pip install --quiet uv

@@ -12,28 +12,34 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Annotated, Any
 
-import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from services.delivery.deliveries import Deliveries
 from services.delivery.stock import Warehouse
-from services.gateway import stream
-from services.gateway.caller import Buyer, Caller, Role
-from services.gateway.conditional import ANY, IfMatch, is_known
-from services.gateway.cursor import decode, encode
+from services.gateway.caller import Buyer, Caller, Role, caller_name
+from services.gateway.classic import classic
+from services.gateway.conditional import ANY, IfMatch, IfNoneMatch, is_known
+from services.gateway.contract import EVENTS, JSON, ShopRoute, preferred
+from services.gateway.cursor import AskedPage
+from services.gateway.docs_page import install_docs
+from services.gateway.fields import Flag, Instant, OrderId
 from services.gateway.guard import Guard, extend
+from services.gateway.headers import install_headers
+from services.gateway.openapi import headers, install_openapi, operation_id, order_links, refusals, revalidated
 from services.gateway.operations import Metrics, install_operations
 from services.gateway.parts import Parts, parts
-from services.gateway.problems import IdempotencyKeyMissing, install_problems, problem
+from services.gateway.problems import Forbidden, IdempotencyKeyMissing, install_problems, problem
+from services.gateway.rates import RateLimits, Rates
 from services.gateway.routes import router as other_routes
-from services.gateway.schemas import Code, EventAnswer, Items, OrderAnswer, OrderPatch, OrderRequest, Page
-from services.gateway.server import Server, listen
+from services.gateway.schemas import EventAnswer, Items, OrderAnswer, OrderPatch, OrderRequest, Page
+from services.gateway.server import Server, configured, listen
 from services.gateway.stock_hint import StockHint
+from services.gateway.stream import Timelines
 from services.gateway.tokens import SigningKeys, Tokens, jwks_at
 from services.gateway.tracing import traceparent
 from services.marketing.coupons import Coupons
-from services.order.acceptance import Acceptance, NewOrder
+from services.order.acceptance import Acceptance
 from services.order.admission import Admission
 from services.order.book import OrderBook, OrderReading
 from services.order.catalogue import Catalogue
@@ -52,6 +58,7 @@ from services.shared.settings import (
     LogSettings,
     OrderSettings,
     PoolSettings,
+    RateSettings,
     WrongSetting,
     read_settings,
 )
@@ -60,11 +67,33 @@ from workflows.client import OrderEngine, PreconditionFailed, TooLate, connect
 LONGEST_WAIT = 30
 LARGEST_BODY = 64 * 1024
 
-orders = APIRouter()
+PLACED = headers("ETag", "Location", "Idempotent-Replayed", "Preference-Applied")
+CANCELS: dict[str, Any] = {
+    "status_code": 202,
+    "response_model": OrderAnswer,
+    "responses": {
+        202: {"description": "It is cancelled, or being cancelled", "headers": headers("ETag"), "links": order_links()},
+        **refusals("not-found", "too-late-to-cancel", "precondition-failed", "engine-unavailable"),
+    },
+}
+
+orders = APIRouter(route_class=ShopRoute)
 Shop = Annotated[Parts, Depends(parts)]
 
 
-@orders.post("/orders", status_code=202)
+@orders.post(
+    "/orders",
+    status_code=202,
+    response_model=OrderAnswer,
+    responses={
+        201: {"model": OrderAnswer, "description": "Paid", "headers": PLACED, "links": order_links()},
+        202: {"description": "Accepted", "headers": PLACED, "links": order_links()},
+        **refusals(
+            *("idempotency-key-missing", "payment-declined", "insufficient-funds", "unknown-product"),
+            *("out-of-stock", "price-changed", "idempotency-key-reused", "order-intake-paused"),
+        ),
+    },
+)
 async def place_order(
     request: Request,
     body: OrderRequest,
@@ -81,7 +110,7 @@ async def place_order(
         reading = await shop.acceptance.accept(
             user_id=who.user_id,
             idempotency_key=idempotency_key,
-            request=NewOrder(**body.model_dump()),
+            request=body.by(who.user_id),
             traceparent=traceparent(request),
         )
     except (Refused, OrderIntakePaused) as error:
@@ -91,11 +120,12 @@ async def place_order(
     if not replayed:
         metrics.accepted.inc()
         shop.dispatcher.offer(order)
-    headers = {"Location": f"/orders/{order.order_id}"}
+    more = {"Location": f"/orders/{order.order_id}"}
     if replayed:
-        headers["Idempotent-Replayed"] = "true"
+        more["Idempotent-Replayed"] = "true"
     wait = _wait(prefer)
     if wait:
+        more["Preference-Applied"] = f"wait={wait}"
         with suppress(Unavailable):  # it is accepted; where it stands can be read later
             if reading.view.order_status == OrderStatus.ORDER_RECEIVED:
                 extend(request, wait)
@@ -103,36 +133,45 @@ async def place_order(
                 reading = await shop.book.get(order.order_id)
             if reading.view.pay_status == PayStatus.DECLINED:
                 answer = problem(request, await _decline_code(shop, order.order_id), 402)
-                answer.headers.update(headers)
+                answer.headers.update(more)
                 return answer
-    return _order(reading, 201 if wait and reading.view.pay_status == PayStatus.PAID else 202, headers)
+    return _order(reading, 201 if wait and reading.view.pay_status == PayStatus.PAID else 202, more)
 
 
-@orders.get("/orders")
+@orders.get("/orders", responses=refusals("invalid-cursor"))
+@orders.get("/orderStatus", operation_id="listOrderStatus", **classic("/orders", "invalid-cursor"))
 async def list_orders(
     shop: Shop,
     who: Buyer,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    asked: AskedPage,
     order_status: Annotated[OrderStatus | None, Query(alias="orderStatus")] = None,
-    needs_attention: Annotated[bool | None, Query(alias="needsAttention")] = None,
+    since: Annotated[Instant | None, Query(alias="from", description="Ordered then or later.")] = None,
+    until: Annotated[Instant | None, Query(alias="to", description="Ordered before.")] = None,
+    needs_attention: Annotated[Flag | None, Query(alias="needsAttention", description="For operators only.")] = None,
 ) -> Page[OrderAnswer]:
     """The caller's orders, an operator's view of all; newest first."""
+    if needs_attention is not None and who.role is not Role.OPERATOR:
+        raise Forbidden("needsAttention")
+    paging = asked.of("orders", who, order_status, since, until, needs_attention)
     found = await shop.book.list(
         user_id=who.sees,
         order_status=order_status,
-        needs_attention=needs_attention if who.role is Role.OPERATOR else None,
-        limit=limit + 1,
-        before=decode(cursor),
+        needs_attention=needs_attention,
+        since=since,
+        until=until,
+        limit=paging.limit,
+        before=paging.before,
     )
-    more = encode(found[limit - 1].order.order_id) if len(found) > limit else None
-    return Page(items=[OrderAnswer.of(reading) for reading in found[:limit]], next_cursor=more)
+    page, more = paging.cut(found, lambda reading: reading.order.order_id)
+    return Page(items=[OrderAnswer.of(reading) for reading in page], next_cursor=more)
 
 
-@orders.get("/orders/{order_id}")
-async def get_order(
-    order_id: Code, shop: Shop, who: Buyer, if_none_match: Annotated[list[str] | None, Header()] = None
-) -> Response:
+@orders.get(
+    "/orders/{orderId}",
+    response_model=OrderAnswer,
+    responses=revalidated(links=order_links()) | refusals("not-found"),
+)
+async def get_order(order_id: OrderId, shop: Shop, who: Buyer, if_none_match: IfNoneMatch = None) -> Response:
     """Where an order stands. `304` when it still stands where the caller knows it to."""
     reading = await shop.book.get(order_id, user_id=who.sees)
     if is_known(if_none_match, _etag(reading)):
@@ -140,8 +179,8 @@ async def get_order(
     return _order(reading, 200)
 
 
-@orders.post("/orders/{order_id}/cancel", status_code=202)
-async def cancel_order(order_id: Code, shop: Shop, who: Buyer, if_match: IfMatch) -> Response:
+@orders.post("/orders/{orderId}/cancel", **CANCELS)
+async def cancel_order(order_id: OrderId, shop: Shop, who: Buyer, if_match: IfMatch) -> Response:
     """Cancel an order: everything is undone. Repeating it is harmless.
 
     With `If-Match`, `412` unless the order still stands where the caller takes it to.
@@ -149,28 +188,33 @@ async def cancel_order(order_id: Code, shop: Shop, who: Buyer, if_match: IfMatch
     return await _cancel(order_id, shop, who, if_match)
 
 
-@orders.patch("/orders/{order_id}", status_code=202)
-async def patch_order(order_id: Code, body: OrderPatch, shop: Shop, who: Buyer, if_match: IfMatch) -> Response:
+@orders.patch("/orders/{orderId}", **CANCELS)
+async def patch_order(order_id: OrderId, body: OrderPatch, shop: Shop, who: Buyer, if_match: IfMatch) -> Response:
     """The same as `cancel`: the one thing about an order that its customer may change."""
     return await _cancel(order_id, shop, who, if_match)
 
 
-@orders.get("/orders/{order_id}/events", response_model=Items[EventAnswer])
+@orders.get(
+    "/orders/{orderId}/events",
+    response_model=Items[EventAnswer],
+    responses={
+        200: {"content": {EVENTS: {"schema": {"type": "string"}}}},
+        204: {"description": "As server-sent events: after `Last-Event-ID`, nothing can come any more."},
+        **refusals("not-found"),
+    },
+)
 async def get_timeline(
-    order_id: Code,
+    request: Request,
+    order_id: OrderId,
     shop: Shop,
     who: Buyer,
-    accept: Annotated[str, Header()] = "",
     last_event_id: Annotated[str, Header()] = "",
 ) -> Any:
     """What happened to an order; as server-sent events when asked for `text/event-stream`."""
-    await shop.book.get(order_id, user_id=who.sees)
-    if "text/event-stream" in accept:
-        after = int(last_event_id) if re.fullmatch(r"\d{1,9}", last_event_id) else 0
-        events = stream.follow(
-            shop.book, order_id, after, every=stream.STREAM_SECONDS, heartbeat=stream.HEARTBEAT_ROUNDS
-        )
-        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    reading = await shop.book.get(order_id, user_id=who.sees)
+    if preferred(request, [JSON, EVENTS]) == EVENTS:
+        timelines: Timelines = request.app.state.timelines
+        return await timelines.answer(reading, last_event_id, until=who.expires_at)
     return Items(items=[EventAnswer.of(event) for event in await shop.book.timeline(order_id)])
 
 
@@ -200,10 +244,12 @@ async def _cancel(order_id: str, shop: Parts, who: Caller, if_match: Sequence[st
 
 
 async def _payment_known(request: Request, shop: Parts, accepted: OrderReading, seconds: float) -> None:
-    """Wait until an order's payment is known, its time is over, or the caller has gone away."""
-    waiting = [
+    """Wait until an order's payment is known, its time is over, the caller has gone away, or this process drains."""
+    draining: asyncio.Event = request.app.state.draining
+    waiting: list[asyncio.Task[Any]] = [
         asyncio.create_task(shop.engine.payment_known(accepted.order, timeout=seconds)),
         asyncio.create_task(_gone(request)),
+        asyncio.create_task(draining.wait()),
     ]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -237,33 +283,60 @@ def _etag(reading: OrderReading) -> str:
 
 
 def _validators(reading: OrderReading) -> dict[str, str]:
-    return {"ETag": _etag(reading), "Cache-Control": "private, no-cache"}
+    return {"ETag": _etag(reading), "Cache-Control": "private, no-cache", "Vary": "Authorization"}
 
 
-def _order(reading: OrderReading, status: int, headers: dict[str, str] | None = None) -> Response:
+def _order(reading: OrderReading, status: int, more: dict[str, str] | None = None) -> Response:
     body = OrderAnswer.of(reading).model_dump(mode="json", by_alias=True)
-    return JSONResponse(body, status, {**_validators(reading), **(headers or {})})
+    return JSONResponse(body, status, {**_validators(reading), **(more or {})})
 
 
-def create_app(shop: Parts, *routers: APIRouter, max_requests: int = 256, request_seconds: float = 15.0) -> FastAPI:
+def create_app(
+    shop: Parts,
+    *routers: APIRouter,
+    max_requests: int = 256,
+    request_seconds: float = 15.0,
+    cors_origins: Sequence[str] = (),
+    rates: RateSettings | None = None,
+) -> FastAPI:
     """The app around its parts, with `routers` beside its own.
 
-    While it lives, what was accepted is handed to the engine, and the issuer's keys are kept fresh.
+    While it lives, what was accepted is handed to the engine, the issuer's keys are kept fresh, and who follows a
+    timeline is told what happens. Once `app.state.draining` is set, nobody stays longer than they must.
     """
+    draining = asyncio.Event()
+    counted = None if rates is None else Rates(rates)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        serving = asyncio.create_task(shop.dispatcher.serve()), asyncio.create_task(shop.tokens.keys.keep_fresh())
+        timelines = app.state.timelines = Timelines(shop.book, draining)
+        serving = [
+            asyncio.create_task(work)
+            for work in (shop.dispatcher.serve(), shop.tokens.keys.keep_fresh(), timelines.serve())
+        ]
         yield
         for task in serving:
             task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
+        if counted is not None:
+            await counted.close()
 
-    app = FastAPI(title="street12", version="0.1.0", lifespan=lifespan)
+    app = FastAPI(
+        title="street12",
+        version="0.1.0",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=operation_id,
+    )
     app.state.parts = shop
     app.state.metrics = Metrics()
+    app.state.draining = draining
     install_problems(app)
-    install_operations(app, app.state.metrics)
+    install_operations(app, app.state.metrics, draining)
+    if counted is not None:
+        app.add_middleware(RateLimits, rates=counted, who=caller_name)
     app.add_middleware(
         Guard,
         metrics=app.state.metrics,
@@ -273,15 +346,19 @@ def create_app(shop: Parts, *routers: APIRouter, max_requests: int = 256, reques
     )
     for router in (orders, other_routes, *routers):
         app.include_router(router)
+    install_openapi(app)
+    install_docs(app)
+    install_headers(app, cors_origins)
     return app
 
 
 async def _serve(*routers: APIRouter) -> None:
-    databases, pool, rules, auth, settings = (
+    databases, pool, rules, auth, rates, settings = (
         read_settings(DatabaseSettings),
         read_settings(PoolSettings),
         read_settings(OrderSettings),
         read_settings(AuthSettings),
+        read_settings(RateSettings),
         read_settings(ApiSettings),
     )
     order, delivery, marketing = (Database(databases.url(team), pool) for team in ("order", "delivery", "marketing"))
@@ -308,16 +385,17 @@ async def _serve(*routers: APIRouter) -> None:
         ),
     )
     listener = listen(settings.host, settings.port)
-    config = uvicorn.Config(
-        create_app(shop, *routers, max_requests=settings.max_requests, request_seconds=settings.request_seconds),
-        http="h11",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=settings.drain_seconds,
+    app = create_app(
+        shop,
+        *routers,
+        max_requests=settings.max_requests,
+        request_seconds=settings.request_seconds,
+        cors_origins=settings.cors_origins,
+        rates=rates,
     )
     # What was loaded by now stays. Looked through at each full collection, it kept everybody waiting for 80 ms.
     gc.freeze()
-    await Server(config).serve(sockets=[listener])
+    await Server(configured(app, settings), app.state.draining).serve(sockets=[listener])
     for database in (order, delivery, marketing):
         await database.close()
 

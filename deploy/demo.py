@@ -3,32 +3,37 @@
 Places an order, follows it until its delivery has started, cancels it, and follows the undo to its end.
 """
 
-import io
 import sys
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, cast
 
-import httpx2
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from deploy import screen
+from deploy.client import ClientError, Json, Say, ShopClient, Who, path
 from deploy.stack import Stack, StackError, StackSettings, Urls, read_settings
+from deploy.timeline import ENDS
 from services.shared.money import format_amount
 
-Json = dict[str, Any]
-CUSTOMER = "demo-customer"
+CUSTOMER = Who("demo-customer")
+OPERATOR = Who("demo-operator", "operator")
 PRODUCT_ID = "1001"
 QTY = 1
-ENDS = ("PaymentDeclined", "OrderCanceled", "Delivered")
+BODY: Json = {
+    "productId": PRODUCT_ID,
+    "qty": QTY,
+    "username": "홍길동",
+    "address": "서울특별시 중구 세종대로 110",
+    "phoneNo": "010-1234-5678",
+    "paymentMethod": "pm_card_visa",
+}
 PATIENCE_SECONDS = 60.0
-POLL_SECONDS = 0.15
-ORDER_ATTEMPTS = 6
+POLL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -54,69 +59,34 @@ class DemoFailed(Exception):
     """The demo did not end as it should; the message says where and why."""
 
 
-class ShopClient:
-    """The few calls on the shop's API that the demo makes. Raises `DemoFailed` with the problem's own words."""
+class Shop:
+    """The customer's and the operator's calls on the shop, and a look into the payment provider's books."""
 
-    def __init__(self, urls: Urls) -> None:
-        self._urls = urls
-        self._http = httpx2.Client(trust_env=False, timeout=15.0)
+    def __init__(self, urls: Urls, say: Say) -> None:
+        self._shop, self._payments = ShopClient(urls.api), ShopClient(urls.payments)
+        self._say = say
 
     def products(self) -> list[Json]:
-        return self._get("/products")["items"]
+        return self._shop.get("/products")["items"]
 
-    def on_hand(self, product_id: str) -> int:
-        return self._get(f"/stocks/{product_id}", {"X-Role": "operator"})["onHand"]
+    def on_hand(self) -> int:
+        return self._shop.get(path("stocks", PRODUCT_ID), OPERATOR)["onHand"]
+
+    def place(self) -> Json:
+        return self._shop.place(BODY, CUSTOMER, key=str(uuid.uuid4()), say=self._say).order
 
     def order(self, order_id: str) -> Json:
-        return self._get(f"/orders/{order_id}")
+        return self._shop.get(path("orders", order_id), CUSTOMER)
 
     def events(self, order_id: str) -> list[Json]:
-        return self._get(f"/orders/{order_id}/events")["items"]
+        return self._shop.get(path("orders", order_id, "events"), CUSTOMER)["items"]
 
-    def place(self, product_id: str, qty: int, say: Callable[[str], None]) -> Json:
-        """Order once: while the shop cannot take orders, the same request is sent again when it says so."""
-        body = {
-            "productId": product_id,
-            "qty": qty,
-            "username": "홍길동",
-            "address": "서울특별시 중구 세종대로 110",
-            "phoneNo": "010-1234-5678",
-            "paymentMethod": "pm_card_visa",
-        }
-        url, key = f"{self._urls.api}/orders", {"Idempotency-Key": str(uuid.uuid4())}
-        for _ in range(ORDER_ATTEMPTS - 1):
-            answer = self._send("POST", url, key, body)
-            if answer.status_code != 503:
-                return self._content(answer)
-            seconds = _retry_after(answer)
-            say(f"The order was not taken yet ({_problem(answer)}): it is sent again in {seconds} s.")
-            time.sleep(seconds)
-        return self._call("POST", url, key, body)
-
-    def cancel(self, order_id: str) -> Json:
-        return self._call("POST", f"{self._urls.api}/orders/{order_id}/cancel", {})
+    def cancel(self, order_id: str) -> None:
+        self._shop.post(path("orders", order_id, "cancel"), CUSTOMER)
 
     def ledger_row(self, order_id: str) -> Json:
-        rows: list[Json] = self._call("GET", f"{self._urls.payments}/ledger", {})["items"]
+        rows: list[Json] = self._payments.get("/ledger")["items"]
         return next((row for row in rows if row["orderId"] == order_id), Json())
-
-    def _get(self, path: str, headers: dict[str, str] | None = None) -> Any:
-        return self._call("GET", f"{self._urls.api}{path}", headers or {})
-
-    def _call(self, method: str, url: str, headers: dict[str, str], body: Json | None = None) -> Any:
-        return self._content(self._send(method, url, headers, body))
-
-    def _send(self, method: str, url: str, headers: dict[str, str], body: Json | None = None) -> httpx2.Response:
-        try:
-            return self._http.request(method, url, headers={"X-User-Id": CUSTOMER} | headers, json=body)
-        except httpx2.TransportError as error:
-            raise DemoFailed(f"{method} {url} had no answer ({error}): is the shop still running?") from None
-
-    def _content(self, answer: httpx2.Response) -> Any:
-        if answer.is_error:
-            asked = f"{answer.request.method} {answer.request.url}"
-            raise DemoFailed(f"{asked} was answered {answer.status_code}: {_problem(answer)}")
-        return answer.json()
 
 
 @dataclass
@@ -146,7 +116,7 @@ class Story:
         return [self.line(event) for event in self.events]
 
     def line(self, event: Json) -> Text:
-        text = Text.assemble(f"{self.seconds(event):8.2f} s  ", (f"{event['type']:<17} ", "bold"), _detail(event))
+        text = Text.assemble(f"{self.seconds(event):8.2f} s  ", (f"{event['type']:<17} ", "bold"), screen.detail(event))
         text.no_wrap, text.overflow = True, "ellipsis"
         return text
 
@@ -186,48 +156,47 @@ class Stage:
         self._shown = len(self._story.events)
 
 
-def follow(shop: ShopClient, order_id: str, story: Story, stage: Stage, goal: str) -> Json:
-    """Show the timeline as it grows, until the order reads `goal`. Raises `DemoFailed` when it ends elsewhere."""
+def follow(shop: Shop, order_id: str, story: Story, stage: Stage, goal: str) -> Json:
+    """Show the timeline as it grows, until it reads `goal`. Raises `DemoFailed` when the order ends without it."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
-        order = shop.order(order_id)  # before its events, so that they tell all that it says
         events = shop.events(order_id)
         if len(events) > len(story.events):
             deadline = time.monotonic() + PATIENCE_SECONDS
         story.events = events
         stage.show()
-        status = order["orderStatus"]
-        if status == goal:
-            return order
-        if status in ENDS:
-            why = _detail(events[-1]) or order["cancelReason"] or "no reason was given"
-            raise DemoFailed(f"The order ended as {status} instead of {goal}: {why}.")
+        if story.at(goal):
+            return shop.order(order_id)
+        newest = events[-1]
+        if newest["type"] in ENDS:
+            why = screen.detail(newest) or shop.order(order_id)["cancelReason"] or "no reason was given"
+            raise DemoFailed(f"The order ended with {newest['type']} instead of {goal}: {why}.")
         if time.monotonic() > deadline:
             raise DemoFailed(
-                f"The order still reads {status}, and nothing has happened to it for {PATIENCE_SECONDS:.0f} s:"
+                f"The order has come to {newest['type']}, and nothing has happened to it for {PATIENCE_SECONDS:.0f} s:"
                 " the shop's log and the Web UI tell what it waits for."
             )
         time.sleep(POLL_SECONDS)
 
 
 def tell(console: Console, urls: Urls) -> None:
-    """The whole demo. Raises `DemoFailed` when it does not end as it should."""
-    shop, story = ShopClient(urls), Story()
-    console.print(_catalogue(shop.products()))
-    stock = [shop.on_hand(PRODUCT_ID)]
-    order = shop.place(PRODUCT_ID, QTY, console.print)
+    """The whole demo. Raises `DemoFailed` when it does not end as it should, `ClientError` when a call fails."""
+    shop, story = Shop(urls, console.print), Story()
+    console.print(screen.catalogue(shop.products()))
+    stock = [shop.on_hand()]
+    order = shop.place()
     order_id = order["orderId"]
     amount = format_amount(order["amount"], order["currency"])
     console.print(f"\nOrdered: {order['productName']} × {QTY} for {amount}, order {order_id}")
     link = f"{urls.temporalUi}/namespaces/default/workflows/{order_id}"
     console.print(f"In the Web UI: {link}\n", soft_wrap=True)
     with Stage(console, story) as stage:
-        follow(shop, order_id, story, stage, "DeliveryStarted")
-        stock.append(shop.on_hand(PRODUCT_ID))
+        follow(shop, order_id, story, stage, "StockAdjusted")
+        stock.append(shop.on_hand())
         paid = shop.ledger_row(order_id)
         shop.cancel(order_id)
         order = follow(shop, order_id, story, stage, "OrderCanceled")
-    stock.append(shop.on_hand(PRODUCT_ID))
+    stock.append(shop.on_hand())
     refunded = shop.ledger_row(order_id)
     console.print("", _result(order, stock, paid, refunded), sep="\n")
     if stock[2] != stock[1] + QTY:  # others may have bought in between, so the difference is all that can be said
@@ -237,17 +206,6 @@ def tell(console: Console, urls: Urls) -> None:
     if order["payStatus"] != "Refunded" or order["deliveryStatus"] != "Canceled":
         raise DemoFailed(f"The order reads payment {order['payStatus']}, delivery {order['deliveryStatus']}.")
     console.print("Every step was undone.")
-
-
-def _catalogue(products: list[Json]) -> Table:
-    table = Table(title="12번가 sells", title_justify="left")
-    for heading in ("product", "name"):
-        table.add_column(heading)
-    table.add_column("price", justify="right")
-    for product in products:
-        price = format_amount(product["productPrice"], product["currency"])
-        table.add_row(product["productId"], product["productName"], price)
-    return table
 
 
 def _result(order: Json, stock: list[int], paid: Json, refunded: Json) -> Table:
@@ -269,29 +227,14 @@ def _moment(event: Json) -> datetime:
     return datetime.fromisoformat(event["at"])
 
 
-def _detail(event: Json) -> str:
-    return ", ".join(f"{name} {value}" for name, value in cast(Json, event["detail"]).items())
-
-
-def _problem(answer: httpx2.Response) -> str:
-    try:
-        problem = answer.json()
-        return str(problem.get("detail") or problem.get("title") or problem)
-    except (ValueError, AttributeError):
-        return answer.text.strip() or answer.reason_phrase
-
-
-def _retry_after(answer: httpx2.Response) -> int:
-    """In how many seconds a refused request may be sent again."""
-    seconds = answer.headers.get("Retry-After", "")
-    return int(seconds) if seconds.isdecimal() else 1
-
-
 def main() -> int:
     """The process's exit status: 0 when the order went through and was undone, 1 when not."""
-    cast("io.TextIOWrapper[Any]", sys.stdout).reconfigure(errors="replace")
+    screen.tolerate_any_text()
     try:
-        tell(Console(highlight=False), Stack.read(read_settings(StackSettings).data_dir).urls)
+        tell(screen.console(sys.stdout), Stack.read(read_settings(StackSettings).data_dir).urls)
+    except ClientError as error:
+        screen.show(sys.stderr, *screen.error_lines(error))
+        return 1
     except (StackError, DemoFailed) as error:
         print(f"street12: {error}", file=sys.stderr)
         return 1

@@ -17,6 +17,7 @@ from jwt.algorithms import RSAAlgorithm
 from pydantic import StringConstraints
 
 from services.gateway.caller import USER_ID, Role
+from services.gateway.contract import ShopRoute
 from services.gateway.schemas import Request, Wire
 
 ISSUER, AUDIENCE = "street12-local", "street12"
@@ -40,7 +41,7 @@ class Issuer:
     """Signs with a key of its own."""
 
     def __init__(self, key: rsa.RSAPrivateKey) -> None:
-        self._key = key
+        self.private_key = key
         self._public = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
         self.key_id = hashlib.sha256(json.dumps(self._public, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -62,12 +63,12 @@ class Issuer:
         """A token; `claims` take the place of its usual ones."""
         now = int(time.time())
         usual = {"iss": ISSUER, "aud": AUDIENCE, "sub": sub, "role": role, "iat": now, "exp": now + LIFETIME_SECONDS}
-        return jwt.encode(usual | claims, self._key, _ALGORITHM, headers={"kid": self.key_id})
+        return jwt.encode(usual | claims, self.private_key, _ALGORITHM, headers={"kid": self.key_id})
 
     def keep_in(self, data_dir: Path) -> None:
         """Make this the issuer of a data directory, unless it has one. Its owner alone can read the key."""
         file = _file(data_dir)
-        pem = self._key.private_bytes(
+        pem = self.private_key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,7 @@ class Issuer:
 
 def dev_routes(issuer: Issuer) -> APIRouter:
     """`POST /dev/tokens` for people, and the issuer's keys for the API."""
-    router = APIRouter(prefix="/dev", tags=["one machine only"])
+    router = APIRouter(prefix="/dev", tags=["one machine only"], route_class=ShopRoute)
 
     @router.post("/tokens")
     async def make_token(body: TokenRequest) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]

@@ -18,9 +18,10 @@ from typing import Any, cast
 from rich.console import Console
 from rich.table import Table
 
+from deploy.apt import ProgramUnavailable
 from deploy.issuer import AUDIENCE, ISSUER, JWKS_PATH
 from deploy.logstream import LogStream
-from deploy.mariadb import MariaDb, MariaDbUnavailable, is_prepared, prepare
+from deploy.mariadb import MariaDb, is_prepared, prepare
 from deploy.stack import (
     HOST,
     Stack,
@@ -40,6 +41,7 @@ from services.shared.settings import (
     DatabaseSettings,
     OrderSettings,
     PoolSettings,
+    RateSettings,
     Team,
     WorkerSettings,
 )
@@ -117,7 +119,7 @@ class Shop:
         if self._on_mariadb:
             try:
                 self.mariadb = await prepare(self._data_dir / MARIADB, port=self._ports["mariadb"])
-            except MariaDbUnavailable as error:
+            except ProgramUnavailable as error:
                 raise StackError(f"STREET12_DATABASE is mysql, but {error}") from None
             await supervisor.start(self.mariadb.program())
             for team in self._on_mariadb:
@@ -267,7 +269,7 @@ def main() -> int:
     try:
         settings = read_settings(StackSettings)
         databases = read_settings(DatabaseSettings)
-        for kind in (PoolSettings, OrderSettings, ApiSettings, WorkerSettings):
+        for kind in (PoolSettings, OrderSettings, ApiSettings, RateSettings, WorkerSettings):
             read_settings(kind)  # what the children will read
         with data_directory(settings.data_dir) as data_dir:
             stack_file(data_dir).unlink(missing_ok=True)

@@ -8,12 +8,8 @@ import os
 import pwd
 import secrets
 import shutil
-import subprocess
-import sys
 import tempfile
 import zlib
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +17,12 @@ from typing import Any
 import aiomysql  # pyright: ignore[reportMissingTypeStubs]
 from sqlalchemy import URL
 
+from deploy.apt import ProgramUnavailable, find_program, run, which
 from deploy.stack import HOST
 from deploy.supervisor import Program
 
 _SOCKET_PATH_LIMIT = 107
 _ANSWER_SECONDS = 5.0
-_SYSTEM_PATH = os.pathsep.join(("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"))
-_POLICY = Path("/usr/sbin/policy-rc.d")
-
-
-class MariaDbUnavailable(Exception):
-    """There is no MariaDB server on this machine and none can be installed, or it cannot be set up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +121,7 @@ class MariaDb:
 async def prepare(data_dir: Path, *, port: int) -> MariaDb:
     """A server on the files in `data_dir` (absolute), ready to be run: installed and set up where it is not yet.
 
-    Raises `MariaDbUnavailable`.
+    Raises `ProgramUnavailable`.
     """
     binary = await find_server()
     if not is_prepared(data_dir):
@@ -144,50 +135,17 @@ def is_prepared(data_dir: Path) -> bool:
 
 
 async def find_server() -> str:
-    """Where the server's program is, installed where it is missing and may be. Raises `MariaDbUnavailable`."""
-    binary = _which("mariadbd")
-    if binary is None:
-        await _install()
-        binary = _which("mariadbd")
-    if binary is None:
-        raise MariaDbUnavailable("there is no mariadbd on this machine; install the package mariadb-server")
-    return binary
-
-
-async def _install() -> None:
-    apt = _which("apt-get")
-    if os.geteuid() != 0 or apt is None:
-        raise MariaDbUnavailable(
-            "there is no MariaDB server on this machine, and installing it takes root and apt-get;"
-            " install the package mariadb-server"
-        )
-    with _no_services():
-        for arguments in (("update",), ("install", "--yes", "--no-install-recommends", "mariadb-server")):
-            print(f"MariaDB is missing: apt-get {' '.join(arguments)} …", file=sys.stderr, flush=True)
-            await _run(apt, "-qq", *arguments, environment={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
-
-
-@contextmanager
-def _no_services() -> Generator[None]:
-    """Keep packages from starting their services: only the private process is wanted."""
-    if _POLICY.exists():
-        yield
-        return
-    _POLICY.write_text("#!/bin/sh\nexit 101\n")
-    _POLICY.chmod(0o755)
-    try:
-        yield
-    finally:
-        _POLICY.unlink(missing_ok=True)
+    """Where the server's program is, installed where it is missing and may be. Raises `ProgramUnavailable`."""
+    return await find_program("mariadbd", package="mariadb-server")
 
 
 async def _make_system_tables(data_dir: Path) -> None:
-    program = _which("mariadb-install-db")
+    program = which("mariadb-install-db")
     if program is None:
-        raise MariaDbUnavailable("there is no mariadb-install-db beside mariadbd; install the package mariadb-server")
+        raise ProgramUnavailable("there is no mariadb-install-db beside mariadbd; install the package mariadb-server")
     new = data_dir.with_name(f"{data_dir.name}.new")  # a first time that was cut off is begun again
     _make_empty(new)
-    await _run(
+    await run(
         program,
         "--no-defaults",
         f"--user={_administrator()}",
@@ -213,25 +171,6 @@ def _own_tmpdir(data_dir: Path) -> dict[str, str]:
 def _make_empty(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(mode=0o700)
-
-
-async def _run(*command: str, environment: dict[str, str] | None = None, directory: Path = Path("/")) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        cwd=directory,
-    )
-    output, _ = await process.communicate()
-    if process.returncode != 0:
-        last = "\n".join(output.decode(errors="replace").splitlines()[-10:])
-        raise MariaDbUnavailable(f"{Path(command[0]).name} ended with {process.returncode}:\n{last}")
-
-
-def _which(program: str) -> str | None:
-    return shutil.which(program) or shutil.which(program, path=_SYSTEM_PATH)
 
 
 def _administrator() -> str:

@@ -3,13 +3,13 @@
 import io
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable
 from datetime import datetime
-from typing import IO, Any, cast
+from typing import Any, TextIO, cast
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from deploy.client import ClientError, Json, Refused
 from services.shared.money import format_amount
@@ -23,7 +23,7 @@ def tolerate_any_text() -> None:
         cast("io.TextIOWrapper[Any]", stream).reconfigure(errors="replace")
 
 
-def console(file: IO[str]) -> Console:
+def console(file: TextIO) -> Console:
     """Writes what it is given as it is: nothing in it is markup. Into a pipe, nothing is wrapped."""
     plain = Console(file=file, highlight=False, markup=False, emoji=False)
     if not plain.is_terminal:
@@ -31,22 +31,28 @@ def console(file: IO[str]) -> Console:
     return plain
 
 
-def show_json(value: Json) -> None:
-    """One line of JSON on the standard output."""
-    can_korean = sys.stdout.encoding.lower().startswith("utf")
-    print(json.dumps(value, ensure_ascii=not can_korean), flush=True)
+def show(file: TextIO, *pictures: RenderableType) -> None:
+    """One below the other; a line of text is never broken."""
+    out = console(file)
+    for picture in pictures:
+        out.print(picture, soft_wrap=isinstance(picture, str))
+
+
+def show_json(value: Json, file: TextIO) -> None:
+    """One line of JSON."""
+    print(json.dumps(value, ensure_ascii=not file.encoding.lower().startswith("utf")), file=file, flush=True)
 
 
 def printable(value: object) -> str:
     """A value from elsewhere, without what would move the cursor or turn the text around."""
-    return "".join(sign if sign.isprintable() else "�" for sign in str(value))
+    return "".join(sign if sign.isprintable() or unicodedata.category(sign) == "Zs" else "�" for sign in str(value))
 
 
 def table(title: str, *headings: str, rows: Iterable[Iterable[object]]) -> Table:
     """A table whose first column is whole on every screen."""
     made = Table(title=title, title_justify="left")
     for number, heading in enumerate(headings):
-        made.add_column(heading, no_wrap=number == 0)
+        made.add_column(heading, no_wrap=number == 0, overflow="fold")
     for row in rows:
         made.add_row(*map(printable, row))
     return made
@@ -70,29 +76,35 @@ def catalogue(products: list[Json]) -> Table:
     return shown
 
 
-def order_list(title: str, orders: list[Json]) -> Table:
+def order_list(title: str, orders: list[Json]) -> Table | str:
+    """Where each order stands, a line an order."""
+    if not orders:
+        return f"{title}: none."
     rows = [
         (
             order["orderId"],
             order["orderStatus"] + (" (needs attention)" if order["needsAttention"] else ""),
             order["userId"],
             f"{order['productName']} × {order['qty']}",
-            format_amount(order["amount"], order["currency"]),
-            local_time(order["updatedAt"], "%Y-%m-%d %H:%M:%S"),
+            local_time(order["updatedAt"], "%m-%d %H:%M:%S"),
         )
         for order in orders
     ]
-    return table(title, "order", "status", "customer", "what", "amount", "since", rows=rows)
+    return table(title, "order", "status", "customer", "what", "since", rows=rows)
 
 
 def order_sheet(order: Json) -> Table:
     """Everything about one order that has a value."""
-    return facts(f"Order {order['orderId']}", {name: value for name, value in order.items() if name != "orderId"})
+    amounts = {name: format_amount(order[name], order["currency"]) for name in ("productPrice", "amount")}
+    hidden = ("orderId", "currency")
+    return facts(
+        f"Order {order['orderId']}", {name: it for name, it in (order | amounts).items() if name not in hidden}
+    )
 
 
 def facts(title: str, values: Json) -> Table:
     """A document of the API line by line, without what is not known."""
-    rows = [(name, value) for name, value in values.items() if value is not None]
+    rows = [(name, _members(value)) for name, value in values.items() if value is not None]
     shown = table(title, "", "", rows=rows)
     shown.show_header = False
     return shown
@@ -105,14 +117,22 @@ def event_line(event: Json) -> str:
 
 
 def detail(event: Json) -> str:
-    return ", ".join(f"{name} {value}" for name, value in cast(Json, event["detail"]).items())
+    return _members(event["detail"])
 
 
 def local_time(at: str, form: str) -> str:
     return datetime.fromisoformat(at).astimezone().strftime(form)
 
 
-def error_lines(error: ClientError) -> list[Text]:
+def _members(value: object) -> str:
+    return (
+        ", ".join(f"{name} {inner}" for name, inner in cast(Json, value).items())
+        if isinstance(value, dict)
+        else str(value)
+    )
+
+
+def error_lines(error: ClientError) -> list[str]:
     """What went wrong, what is known about it, and what can be done."""
     lines = [f"street12: {error}"]
     if isinstance(error, Refused):
@@ -120,8 +140,8 @@ def error_lines(error: ClientError) -> list[Text]:
         if request_id := error.problem.get("requestId"):
             known.append(f"request {request_id}")
         lines.append(f"  ({', '.join(known)})")
-        for found in cast(list[Json], error.problem.get("errors") or []):
-            lines.append(f"  {found.get('pointer') or found.get('in')}: {found.get('detail')}")
+        for found in cast(list[Json], error.problem.get("errors", [])):
+            lines.append(f"  {found['in']} {found['pointer']}: {found['detail']}")
     if error.hint:
         lines.append(f"  {error.hint}")
-    return [Text(printable(line)) for line in lines]
+    return [printable(line) for line in lines]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.mariadb import MariaDb, MariaDbUnavailable, find_server, prepare
+from deploy.apt import ProgramUnavailable
+from deploy.mariadb import MariaDb, find_server, prepare
 from deploy.stack import take_ports
 from deploy.supervisor import Patience, Supervisor
 
@@ -20,7 +21,7 @@ async def need_mariadb(config: pytest.Config) -> None:
     if MISSING not in config.stash:
         try:
             await find_server()
-        except MariaDbUnavailable as error:
+        except ProgramUnavailable as error:
             config.stash[MISSING] = str(error)
         else:
             return

@@ -1,5 +1,6 @@
 """The rules of deliveries: one an order, none after it was called off, none called off after it arrived."""
 
+from collections.abc import Collection
 from enum import StrEnum
 
 from services.delivery import repository
@@ -106,3 +107,8 @@ class Deliveries:
         if delivery is None or delivery.started_at is None:
             raise NotFound(order_id)
         return delivery
+
+    async def of_orders(self, order_ids: Collection[str]) -> dict[str, Delivery]:
+        """The deliveries of these orders by their ids, of those whose delivery was started."""
+        found = await self._database.read(lambda session: repository.started_deliveries(session, order_ids))
+        return {delivery.order_id: delivery for delivery in found}

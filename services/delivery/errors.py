@@ -17,6 +17,12 @@ class UnknownProduct(NotFound):
     code: ClassVar[str] = "unknown-product"
 
 
+class StockLimit(Refused):
+    """The warehouse would hold more pieces than can be counted."""
+
+    code: ClassVar[str] = "stock-limit"
+
+
 class MovementKeyReused(Refused):
     """The reference stands for another movement already."""
 

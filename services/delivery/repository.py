@@ -27,11 +27,12 @@ async def take_out(session: AsyncSession, product_id: str, qty: int, at: datetim
     return result.rowcount == 1
 
 
-async def put_in(session: AsyncSession, product_id: str, qty: int, at: datetime) -> bool:
-    """Raise the stock by `qty`; says whether the product is stocked at all."""
-    result = await session.exec(
-        update(Stock).where(col(Stock.product_id) == product_id).values(on_hand=col(Stock.on_hand) + qty, updated_at=at)
-    )
+async def put_in(session: AsyncSession, product_id: str, qty: int, at: datetime, *, at_most: int | None = None) -> bool:
+    """Raise the stock by `qty`; says whether the product is stocked, and holds no more than `at_most` then."""
+    statement = update(Stock).where(col(Stock.product_id) == product_id)
+    if at_most is not None:
+        statement = statement.where(col(Stock.on_hand) <= at_most - qty)
+    result = await session.exec(statement.values(on_hand=col(Stock.on_hand) + qty, updated_at=at))
     return result.rowcount == 1
 
 
@@ -42,6 +43,12 @@ async def movement(session: AsyncSession, reference: str, kind: str) -> StockMov
 
 async def delivery_of_order(session: AsyncSession, order_id: str) -> Delivery | None:
     return await session.get(Delivery, order_id, populate_existing=True)
+
+
+async def started_deliveries(session: AsyncSession, order_ids: Collection[str]) -> Sequence[Delivery]:
+    """The deliveries of these orders, of those whose delivery was ever started."""
+    statement = select(Delivery).where(col(Delivery.order_id).in_(order_ids), col(Delivery.started_at).is_not(None))
+    return (await session.exec(statement)).all()
 
 
 async def move_delivery(session: AsyncSession, order_id: str, *, source: str, target: str, at: datetime) -> bool:

@@ -4,10 +4,13 @@ from collections.abc import Collection
 from enum import StrEnum
 
 from services.delivery import repository
-from services.delivery.errors import MovementKeyReused, OutOfStock, SaleCanceled, UnknownProduct
+from services.delivery.errors import MovementKeyReused, OutOfStock, SaleCanceled, StockLimit, UnknownProduct
 from services.delivery.tables import Stock, StockMovement
 from services.shared.clock import Clock, utc_now
 from services.shared.database import Database, insert_if_new
+
+MOST_ON_HAND = 2_000_000_000
+"""As many pieces can be put in by hand. The column holds a little more (2**31 - 1): what was sold can be put back."""
 
 
 class MovementKind(StrEnum):
@@ -52,7 +55,7 @@ class Warehouse:
         """Change a product's stock by hand (`qty` may be negative) and answer what is there then.
 
         Once for each reference. A product that was not stocked is from now on. Raises `OutOfStock`,
-        `MovementKeyReused`.
+        `StockLimit`, `MovementKeyReused`.
         """
 
         async def work(session: repository.AsyncSession) -> int:
@@ -64,13 +67,17 @@ class Warehouse:
             elif qty < 0:
                 if not await repository.take_out(session, product_id, -qty, self._clock()):
                     raise OutOfStock(product_id)
-            elif not await repository.put_in(session, product_id, qty, self._clock()):
+            elif not await put_in(session):
                 # Not the other way round: a refused INSERT shares a lock on the row, and of many that then all want to
                 # change it, MySQL lets one go on.
                 await insert_if_new(session, Stock(product_id=product_id, on_hand=0, updated_at=self._clock()))
-                await repository.put_in(session, product_id, qty, self._clock())
+                if not await put_in(session):
+                    raise StockLimit(product_id)
             stock = await repository.stock_of(session, product_id)
             return stock.on_hand if stock else 0
+
+        async def put_in(session: repository.AsyncSession) -> bool:
+            return await repository.put_in(session, product_id, qty, self._clock(), at_most=MOST_ON_HAND)
 
         return await self._database.write(work)
 

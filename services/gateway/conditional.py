@@ -42,6 +42,10 @@ def is_known(if_none_match: Sequence[str] | None, current: str) -> bool:
     return ANY in tags or current in {tag.removeprefix("W/") for tag in tags}
 
 
+IfNoneMatch = Annotated[list[str] | None, Header()]
+"""A route's dependency on the lines that name what its caller has, for `is_known`."""
+
+
 async def _if_match(if_match: Annotated[list[str] | None, Header()] = None) -> Sequence[str] | None:
     return None if if_match is None else entity_tags(if_match)
 

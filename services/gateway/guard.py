@@ -15,7 +15,7 @@ from services.gateway.problems import problem, request_id, shop_problem
 from services.gateway.tracing import bind_trace_id
 from services.shared.errors import ShopError, Unavailable
 
-MAX_STAYING = 200
+MAX_STAYING = 500
 """How many may follow a timeline or wait for a payment at once: with more, whoever orders would wait, too."""
 _log = structlog.get_logger(__name__)
 
@@ -83,7 +83,8 @@ class Guard:
     def _place(self, request: Request) -> AbstractContextManager[None]:
         if request.scope["path"] in PROBES:
             return nullcontext()  # an overloaded process must not be taken for a dead one
-        reads = request.method == "GET" and "text/event-stream" in request.headers.get("accept", "")
+        followed = request.method == "GET" and request.scope["path"].endswith("/events")
+        reads = followed and "text/event-stream" in request.headers.get("accept", "")
         stays = reads or (request.method == "POST" and "wait=" in request.headers.get("prefer", ""))
         return self._staying if stays else self._requests
 

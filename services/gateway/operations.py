@@ -3,20 +3,27 @@
 import asyncio
 import math
 from contextlib import suppress
+from typing import ClassVar
 
 from fastapi import FastAPI, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import Scope
 
 from services.gateway.parts import Parts
 from services.order.admission import AdmissionReport
 from services.order.circuit import Intake
-from services.shared.errors import DatabaseUnavailable
+from services.shared.errors import DatabaseUnavailable, Unavailable
 
 INTAKE_SECONDS = 1.0
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+
+
+class Draining(Unavailable):
+    """This process is about to end. Another one takes what comes."""
+
+    code: ClassVar[str] = "draining"
 
 
 class Metrics:
@@ -85,24 +92,29 @@ def route_of(scope: Scope) -> str:
     return getattr(scope.get("route"), "path", "unknown")
 
 
-def install_operations(app: FastAPI, metrics: Metrics) -> None:
+def install_operations(app: FastAPI, metrics: Metrics, draining: asyncio.Event) -> None:
     """Health and metrics."""
 
-    @app.get("/livez", include_in_schema=False)
-    async def livez() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        return JSONResponse({"status": "alive"})
+    @app.get("/livez", tags=["operations"])
+    async def livez() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
+        """Whether the process is alive."""
+        return {"status": "alive"}
 
-    @app.get("/readyz", include_in_schema=False)
-    async def readyz() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+    @app.get("/readyz", tags=["operations"])
+    async def readyz() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
+        """Whether orders can be taken here."""
+        if draining.is_set():
+            raise Draining
         # The order database alone: without engine and other teams orders can still be accepted. And the issuer's keys,
         # once: a process that never had any must not take the place of one that has.
         shop: Parts = app.state.parts
         shop.tokens.keys.must_be_known()
         await shop.order_database.ping()
-        return JSONResponse({"status": "ready"})
+        return {"status": "ready"}
 
-    @app.get("/metrics", include_in_schema=False)
+    @app.get("/metrics", tags=["operations"], operation_id="metrics", response_class=PlainTextResponse)
     async def exposition() -> Response:  # pyright: ignore[reportUnusedFunction]
+        """The process's metrics, for Prometheus."""
         shop: Parts = app.state.parts
         report = None
         # A database that is away must not keep the other figures back.

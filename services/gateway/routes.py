@@ -4,16 +4,21 @@ import hashlib
 import json
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, Header, Response
 
 from services.gateway.caller import Buyer, Carrier, Operator
-from services.gateway.cursor import decode, encode
+from services.gateway.classic import classic
+from services.gateway.conditional import IfNoneMatch
+from services.gateway.contract import ShopRoute
+from services.gateway.cursor import AskedPage
+from services.gateway.fields import OrderId, ProductId
+from services.gateway.headers import Public
+from services.gateway.openapi import refusals, revalidated
 from services.gateway.parts import Parts, parts
 from services.gateway.schemas import (
     AdmissionAnswer,
-    Code,
     CouponAnswer,
+    DeliveredAnswer,
     DeliveryAnswer,
     DeliveryEventRequest,
     Items,
@@ -29,24 +34,28 @@ from services.order.statuses import OrderStatus
 from services.shared.ids import new_order_id
 from workflows.client import NotDeliverable
 
-router = APIRouter()
+router = APIRouter(route_class=ShopRoute)
 Shop = Annotated[Parts, Depends(parts)]
 
 
-@router.get("/products")
-async def list_products(shop: Shop) -> Items[ProductAnswer]:
-    """The catalogue."""
-    return Items(items=[ProductAnswer.of(product) for product in await shop.catalogue.list()])
+@router.get("/products", response_model=Items[ProductAnswer], responses=revalidated())
+async def list_products(shop: Shop, if_none_match: IfNoneMatch = None) -> Response:
+    """The catalogue. `304` when it is still what the caller knows."""
+    products = Items(items=[ProductAnswer.of(product) for product in await shop.catalogue.list()])
+    return Public(products.model_dump_json(by_alias=True).encode()).answer(if_none_match)
 
 
-@router.get("/products/{product_id}")
-async def get_product(product_id: Code, shop: Shop) -> ProductAnswer:
-    """One product of the catalogue."""
-    return ProductAnswer.of(await shop.catalogue.get(product_id))
+@router.get(
+    "/products/{productId}", response_model=ProductAnswer, responses=revalidated() | refusals("unknown-product")
+)
+async def get_product(product_id: ProductId, shop: Shop, if_none_match: IfNoneMatch = None) -> Response:
+    """One product of the catalogue. `304` when it is still what the caller knows."""
+    product = ProductAnswer.of(await shop.catalogue.get(product_id))
+    return Public(product.model_dump_json(by_alias=True).encode()).answer(if_none_match)
 
 
-@router.put("/products/{product_id}")
-async def put_product(product_id: Code, body: ProductRequest, shop: Shop, who: Operator) -> ProductAnswer:
+@router.put("/products/{productId}")
+async def put_product(product_id: ProductId, body: ProductRequest, shop: Shop, who: Operator) -> ProductAnswer:
     """Create or change a product. Orders that were accepted keep their price."""
     product = await shop.catalogue.put(
         product_id=product_id,
@@ -57,15 +66,19 @@ async def put_product(product_id: Code, body: ProductRequest, shop: Shop, who: O
     return ProductAnswer.of(product)
 
 
-@router.get("/stocks/{product_id}")
-async def get_stock(product_id: Code, shop: Shop, who: Operator) -> StockAnswer:
+@router.get("/stocks/{productId}", responses=refusals("unknown-product"))
+async def get_stock(product_id: ProductId, shop: Shop, who: Operator) -> StockAnswer:
     """How many pieces there are."""
     return StockAnswer(product_id=product_id, on_hand=await shop.warehouse.on_hand(product_id))
 
 
-@router.post("/stocks/{product_id}/movements", status_code=201)
+@router.post(
+    "/stocks/{productId}/movements",
+    status_code=201,
+    responses=refusals("idempotency-key-reused", "out-of-stock", "stock-limit"),
+)
 async def move_stock(
-    product_id: Code,
+    product_id: ProductId,
     body: MovementRequest,
     shop: Shop,
     who: Operator,
@@ -88,15 +101,19 @@ async def get_admission(shop: Shop, who: Operator) -> AdmissionAnswer:
     return AdmissionAnswer.of(await shop.admission.report(shop.order_database))
 
 
-@router.get("/deliveries/{order_id}")
-async def get_delivery(order_id: Code, shop: Shop, who: Buyer) -> DeliveryAnswer:
+@router.get("/deliveries/{orderId}", responses=refusals("not-found"))
+async def get_delivery(order_id: OrderId, shop: Shop, who: Buyer) -> DeliveryAnswer:
     """Where an order's goods are."""
     await shop.book.get(order_id, user_id=who.sees)
     return DeliveryAnswer.of(await shop.deliveries.of_order(order_id))
 
 
-@router.post("/deliveries/{order_id}/events", status_code=202)
-async def deliver(order_id: Code, body: DeliveryEventRequest, shop: Shop, who: Carrier) -> JSONResponse:
+@router.post(
+    "/deliveries/{orderId}/events",
+    status_code=202,
+    responses=refusals("not-found", "not-deliverable", "engine-unavailable"),
+)
+async def deliver(order_id: OrderId, body: DeliveryEventRequest, shop: Shop, who: Carrier) -> DeliveredAnswer:
     """The carrier handed the goods over. Repeating it is harmless."""
     status = OrderStatus((await shop.book.get(order_id)).view.order_status)
     if status.final and status is not OrderStatus.DELIVERED:
@@ -108,24 +125,40 @@ async def deliver(order_id: Code, body: DeliveryEventRequest, shop: Shop, who: C
             # The workflow may have ended a moment ago because this very event had arrived before.
             if (await shop.book.get(order_id)).view.order_status != OrderStatus.DELIVERED:
                 raise
-    return JSONResponse({"orderId": order_id, "deliveryStatus": "Delivered"}, 202)
+    return DeliveredAnswer(order_id=order_id)
 
 
-@router.get("/coupons")
-async def list_coupons(
-    shop: Shop,
-    who: Buyer,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
-) -> Page[CouponAnswer]:
+@router.get("/stockDeliveries", operation_id="listStockDeliveries", **classic("/orders", "invalid-cursor"))
+async def list_deliveries(shop: Shop, who: Buyer, asked: AskedPage) -> Page[DeliveryAnswer]:
+    """The deliveries of the caller's orders, an operator's view of all; those of the newest orders first.
+
+    A page goes over `limit` orders. Of those whose delivery has not begun it says nothing, so it may hold fewer items.
+    """
+    paging = asked.of("deliveries", who)
+    found = await shop.book.list(user_id=who.sees, limit=paging.limit, before=paging.before)
+    page, more = paging.cut(found, lambda reading: reading.order.order_id)
+    order_ids = [reading.order.order_id for reading in page]
+    deliveries = await shop.deliveries.of_orders(order_ids)
+    items = [DeliveryAnswer.of(deliveries[order_id]) for order_id in order_ids if order_id in deliveries]
+    return Page(items=items, next_cursor=more)
+
+
+@router.get("/coupons", responses=refusals("invalid-cursor"))
+@router.get("/promotes", operation_id="listPromotes", **classic("/coupons", "invalid-cursor"))
+async def list_coupons(shop: Shop, who: Buyer, asked: AskedPage) -> Page[CouponAnswer]:
     """The caller's own coupons, newest first; revoked ones say so."""
-    found = await shop.coupons.of_owner(who.user_id, limit=limit + 1, before=decode(cursor))
-    more = encode(found[limit - 1].order_id) if len(found) > limit else None
-    return Page(items=[CouponAnswer.of(coupon) for coupon in found[:limit]], next_cursor=more)
+    paging = asked.of("coupons", who)
+    found = await shop.coupons.of_owner(who.user_id, limit=paging.limit, before=paging.before)
+    page, more = paging.cut(found, lambda coupon: coupon.order_id)
+    return Page(items=[CouponAnswer.of(coupon) for coupon in page], next_cursor=more)
 
 
-@router.post("/orders/{order_id}/settlements", status_code=202)
-async def settle(order_id: Code, body: SettlementRequest, shop: Shop, who: Operator) -> OrderAnswer:
+@router.post(
+    "/orders/{orderId}/settlements",
+    status_code=202,
+    responses=refusals("not-found", "not-stuck", "engine-unavailable"),
+)
+async def settle(order_id: OrderId, body: SettlementRequest, shop: Shop, who: Operator) -> OrderAnswer:
     """Settle a compensation that failed for good."""
     await shop.book.get(order_id)
     await shop.engine.settle(order_id, step=body.step, action=body.action, actor=who.user_id, reason=body.reason)

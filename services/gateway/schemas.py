@@ -1,36 +1,24 @@
 """What goes over the wire: camelCase, the shop's own words. Kept apart from the tables, which validate nothing."""
 
 from datetime import datetime, timedelta
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
 from services.delivery.tables import Delivery
+from services.gateway.fields import Address, Code, Movement, Name, Phone, Price, ProductName, Qty, Reason
 from services.marketing.tables import Coupon
+from services.order.acceptance import NewOrder
 from services.order.admission import AdmissionReport
 from services.order.book import OrderReading
 from services.order.circuit import Intake
-from services.order.statuses import OrderStatus
 from services.order.tables import OrderEvent, Product
 
 T = TypeVar("T")
 MILLISECOND = timedelta(milliseconds=1)
-_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 Moment = Annotated[datetime, PlainSerializer(lambda at: at.isoformat(timespec="microseconds").replace("+00:00", "Z"))]
-
-
-def _text(longest: int) -> StringConstraints:
-    """Trimmed, 1 to `longest` characters, no control characters."""
-    return StringConstraints(strip_whitespace=True, min_length=1, max_length=longest, pattern=_PRINTABLE)
-
-
-Name = Annotated[str, _text(100)]
-ProductName = Annotated[str, _text(200)]
-Address = Annotated[str, _text(300)]
-Phone = Annotated[str, _text(30)]
-Code = Annotated[str, _text(64)]
-Reason = Annotated[str, _text(200)]
 
 
 class Wire(BaseModel):
@@ -39,42 +27,85 @@ class Wire(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
 
+def _like(**example: str | int) -> ConfigDict:
+    """The example of a body, which works."""
+    return ConfigDict(json_schema_extra={"examples": [{**example}]})
+
+
 class Request(Wire):
     """A request body: unknown fields are refused, so that a typing error is not silently ignored."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=False, extra="forbid")
 
 
+def _classic(description: str) -> Any:
+    """A field that only the shop's first version needed."""
+    return Field(description=description, json_schema_extra={"deprecated": True})
+
+
 class OrderRequest(Request):
+    model_config = _like(
+        productId="2001",
+        qty=1,
+        username="굿맨",
+        address="서울시 12번가 12",
+        phoneNo="010-1234-5678",
+        paymentMethod="pm_card_visa",
+    )
+
     product_id: Code
-    qty: Annotated[int, Field(strict=True, ge=1, le=100)]
+    qty: Qty
     username: Name
     address: Address
     phone_no: Phone
     payment_method: Code
-    product_price: Annotated[int | None, Field(strict=True, gt=0)] = None
+    product_price: Annotated[
+        Price | None, Field(description="The price that the customer saw: refused where it is not the catalogue's.")
+    ] = None
+    user_id: Annotated[str | None, Field(max_length=128), _classic("The caller's own id, or else refused.")] = None
+    pay_status: Annotated[Literal["Y", "Paid", "NotPaid"] | None, _classic("Ignored: each order is paid for.")] = None
+    product_name: Annotated[ProductName | None, _classic("Ignored: the catalogue's counts.")] = None
+
+    def by(self, user_id: str) -> NewOrder:
+        """What this caller asks for. Raises `RequestValidationError` where the order names somebody else."""
+        if self.user_id not in (None, user_id):
+            wrong = {"type": "not_yours", "loc": ("body", "userId"), "msg": "Should be the caller's own, or left out"}
+            raise RequestValidationError([wrong])
+        return NewOrder(**self.model_dump(exclude={"user_id", "pay_status", "product_name"}))
 
 
 class OrderPatch(Request):
-    order_status: Literal[OrderStatus.ORDER_CANCELED]
+    model_config = _like(orderStatus="OrderCanceled")
+
+    order_status: Annotated[
+        Literal["OrderCanceled", "orderCanceled", "Order Canceled"], Field(description="As today, or as it once was.")
+    ]
 
 
 class ProductRequest(Request):
+    model_config = _like(productName="gram", productPrice=9_000_000)
+
     product_name: ProductName
-    product_price: Annotated[int, Field(strict=True, gt=0, le=10**12)]
+    product_price: Price
     currency: Literal["KRW"] = "KRW"
 
 
 class MovementRequest(Request):
-    qty: Annotated[int, Field(strict=True, ge=-1_000_000, le=1_000_000)]
+    model_config = _like(qty=10, reason="restock")
+
+    qty: Movement
     reason: Reason
 
 
 class DeliveryEventRequest(Request):
+    model_config = _like(event="Delivered")
+
     event: Literal["Delivered"]
 
 
 class SettlementRequest(Request):
+    model_config = _like(step="refund_payment", action="retry", reason="The provider is back.")
+
     step: Code
     action: Literal["retry", "skip"]
     reason: Reason
@@ -184,6 +215,11 @@ class DeliveryAnswer(Wire):
     @staticmethod
     def of(delivery: Delivery) -> "DeliveryAnswer":
         return DeliveryAnswer.model_validate({**delivery.model_dump(), "delivery_status": delivery.state})
+
+
+class DeliveredAnswer(Wire):
+    order_id: str
+    delivery_status: Literal["Delivered"] = "Delivered"
 
 
 class CouponAnswer(Wire):

@@ -1,7 +1,9 @@
 """The order book: the status view and the timeline, written by an order's workflow and read by everybody."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
 
 from services.order import repository
 from services.order.statuses import OrderState, TimelineEntry
@@ -16,6 +18,14 @@ class OrderReading:
 
     order: Order
     view: OrderView
+
+
+class Progress(NamedTuple):
+    """How far an order has come."""
+
+    order_id: str
+    version: int
+    order_status: str
 
 
 class OrderBook:
@@ -49,16 +59,20 @@ class OrderBook:
         user_id: str | None = None,
         order_status: str | None = None,
         needs_attention: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
         limit: int,
         before: str | None = None,
     ) -> Sequence[OrderReading]:
-        """Orders, newest first, starting after the order `before`."""
+        """Orders that came at `since` or later and before `until`, newest first, starting after the order `before`."""
         found = await self._database.read(
             lambda session: repository.orders_with_views(
                 session,
                 user_id=user_id,
                 order_status=order_status,
                 needs_attention=needs_attention,
+                since=since,
+                until=until,
                 limit=limit,
                 before=before,
             )
@@ -67,7 +81,16 @@ class OrderBook:
 
     async def timeline(self, order_id: str, *, after: int = 0) -> Sequence[OrderEvent]:
         """What happened to an order, from the version after `after` on."""
-        return await self._database.read(lambda session: repository.events_of_order(session, order_id, after=after))
+        return await self.timelines([order_id], after=after)
+
+    async def timelines(self, order_ids: Collection[str], *, after: int = 0) -> Sequence[OrderEvent]:
+        """What happened to these orders, of each from the version after `after` on, in sequence."""
+        return await self._database.read(lambda session: repository.events_of_orders(session, order_ids, after=after))
+
+    async def progress(self, order_ids: Collection[str]) -> Sequence[Progress]:
+        """How far these orders have come, in one query."""
+        found = await self._database.read(lambda session: repository.progress_of_orders(session, order_ids))
+        return [Progress(*row) for row in found]
 
 
 def _event(order_id: str, entry: TimelineEntry) -> OrderEvent:

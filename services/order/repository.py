@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 
 from sqlalchemy import bindparam, insert
@@ -14,9 +14,12 @@ from sqlmodel.sql.expression import Select, SelectOfScalar
 from services.order.statuses import OrderState, OrderStatus
 from services.order.tables import AdmissionState, IdempotencyKey, Order, OrderEvent, OrderView, Payment, Product
 from services.shared.database import insert_if_new
+from services.shared.ids import first_order_id
 
 CallersKey = tuple[str, str]
 """Who calls, and the Idempotency-Key that they gave."""
+_ID_SLACK = timedelta(seconds=10)
+"""How far the time in an order's id may be from its date. The two are taken one right after the other."""
 
 
 async def products(session: AsyncSession) -> Sequence[Product]:
@@ -204,11 +207,15 @@ async def orders_with_views(
     user_id: str | None,
     order_status: str | None,
     needs_attention: bool | None,
+    since: datetime | None,
+    until: datetime | None,
     limit: int,
     before: str | None,
 ) -> Sequence[tuple[Order, OrderView]]:
-    """Orders, newest first, starting after the order `before`."""
-    statement = select(Order, OrderView).join(OrderView, col(OrderView.order_id) == col(Order.order_id))
+    """Orders that came at `since` or later and before `until`, newest first, starting after the order `before`."""
+    statement = select(Order, OrderView).select_from(OrderView).join(Order, col(Order.order_id) == OrderView.order_id)
+    # The views first: by them it is sorted. Where the statistics are off, MySQL reads all orders and sorts those.
+    statement = statement.prefix_with("STRAIGHT_JOIN", dialect="mysql")
     index = _index_of_list(user_id, order_status, needs_attention)
     if index is not None:
         # Unasked, MySQL sorts what two filters leave, and passes over all that is newer than `before`.
@@ -220,6 +227,15 @@ async def orders_with_views(
     if needs_attention is not None:
         # Not `.is_(…)`: MySQL uses no index for `IS true`.
         statement = statement.where(OrderView.needs_attention == needs_attention)
+    # Every index of the list goes on by order id, and ids go by time: so no filter needs an index with the date.
+    if since is not None:
+        statement = statement.where(
+            col(OrderView.order_id) >= first_order_id(since - _ID_SLACK), col(Order.order_date) >= since
+        )
+    if until is not None:
+        statement = statement.where(
+            col(OrderView.order_id) < first_order_id(until + _ID_SLACK), col(Order.order_date) < until
+        )
     if before is not None:
         statement = statement.where(col(OrderView.order_id) < before)
     return (await session.exec(statement.order_by(col(OrderView.order_id).desc()).limit(limit))).all()
@@ -242,10 +258,18 @@ async def view_of_order(session: AsyncSession, order_id: str) -> OrderView | Non
     return await session.get(OrderView, order_id)
 
 
-async def events_of_order(session: AsyncSession, order_id: str, *, after: int) -> Sequence[OrderEvent]:
-    """An order's timeline from the version after `after` on."""
-    statement = select(OrderEvent).where(OrderEvent.order_id == order_id, OrderEvent.version > after)
-    return (await session.exec(statement.order_by(col(OrderEvent.version)))).all()
+async def progress_of_orders(session: AsyncSession, order_ids: Collection[str]) -> Sequence[tuple[str, int, str]]:
+    """The id, the version and the status of each of these orders, in any sequence."""
+    # Without the rest: this is asked twice a second for hundreds of orders.
+    statement = select(OrderView.order_id, OrderView.version, OrderView.order_status)
+    return (await session.exec(statement.where(col(OrderView.order_id).in_(order_ids)))).all()
+
+
+async def events_of_orders(session: AsyncSession, order_ids: Collection[str], *, after: int) -> Sequence[OrderEvent]:
+    """These orders' timelines, one after the other, each from the version after `after` on."""
+    statement = select(OrderEvent).where(col(OrderEvent.order_id).in_(order_ids), OrderEvent.version > after)
+    # Sorted here: MySQL, told to, would also sort a single timeline, which it reads in sequence.
+    return sorted((await session.exec(statement)).all(), key=lambda event: (event.order_id, event.version))
 
 
 def _index_of_list(user_id: str | None, order_status: str | None, needs_attention: bool | None) -> str | None:

@@ -3,19 +3,35 @@
 Temporal's own connection is not here: `temporalio.envconfig` reads the standard `TEMPORAL_*` variables.
 """
 
+import re
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
-from pydantic import AliasChoices, AnyHttpUrl, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AnyHttpUrl,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 Team = Literal["order", "delivery", "marketing"]
 TEAMS: tuple[Team, ...] = ("order", "delivery", "marketing")
 _TEN_YEARS = 10 * 365 * 24
+# No default port: browsers leave it out, so an origin that names it would match none.
+_ORIGIN = re.compile(r"(?:http://(?!.*:80$)|https://(?!.*:443$))(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::[1-9][0-9]{0,4})?")
 _DRIVERS = ("mysql+aiomysql", "sqlite+aiosqlite")
+_REDIS_URL = re.compile(
+    r"rediss?://([^\s:@/?#]*:[^\s:@/?#]+@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?(/[0-9]{0,4})?"
+)
 _SettingsT = TypeVar("_SettingsT", bound="Settings")
 
 
@@ -153,6 +169,28 @@ class OrderSettings(Settings):
         return timedelta(hours=self.payment_budget_hours)
 
 
+def _listed(value: object) -> object:
+    return [one.strip() for one in value.split(",") if one.strip()] if isinstance(value, str) else value
+
+
+def _origin(value: str) -> str:
+    if not _ORIGIN.fullmatch(value):
+        raise ValueError("an origin must be as browsers write it, like https://shop.example or http://localhost:3000")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        ip_network(value)
+    except ValueError:
+        raise ValueError("a proxy must be an address or a network, like 10.0.0.7 or 10.0.0.0/8") from None
+    return value
+
+
+_Origin = Annotated[str, AfterValidator(_origin)]
+_Network = Annotated[str, AfterValidator(_network)]
+
+
 class ApiSettings(Settings):
     """The HTTP process (`STREET12_API_…`)."""
 
@@ -166,6 +204,10 @@ class ApiSettings(Settings):
     """How many requests are worked on at once; who comes on top is told to come back. Streams are not counted."""
     request_seconds: float = Field(default=15.0, gt=0, le=86_400)
     """The longest that a request may take, beside the time that its caller asked to wait."""
+    cors_origins: Annotated[tuple[_Origin, ...], NoDecode, BeforeValidator(_listed)] = ()
+    """The origins whose pages may call the API from a browser, separated by commas."""
+    trusted_proxies: Annotated[tuple[_Network, ...], NoDecode, BeforeValidator(_listed)] = ()
+    """Addresses and networks, separated by commas, that are believed when they say whose request they pass on."""
 
 
 class AuthSettings(Settings):
@@ -181,6 +223,37 @@ class AuthSettings(Settings):
     """Where the issuer's public keys are."""
     role_claim: str = "role"
     """The claim that says `operator` or `carrier`; without it, the caller is a customer."""
+
+
+class RateSettings(Settings):
+    """How many requests the API takes (`STREET12_RATE_…`); from whom exactly says `services/gateway/rates.py`."""
+
+    model_config = SettingsConfigDict(env_prefix="STREET12_RATE_")
+
+    caller: str = "600/minute"
+    """From one caller."""
+    address: str = "1200/minute"
+    """From one address, without a valid token: mobile networks put many customers behind one."""
+    redis_url: SecretStr | None = None
+    """Where all API processes count together. Without it, each counts for itself."""
+
+    @field_validator("caller", "address")
+    @classmethod
+    def _is_a_rate(cls, value: str) -> str:
+        if not re.fullmatch("[1-9][0-9]{0,8}/(second|minute|hour|day)", value):
+            raise ValueError("it must be a number of requests per second, minute, hour or day, like 600/minute")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_a_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        url = None if value is None else _REDIS_URL.fullmatch(value.get_secret_value())
+        if value is not None and (url is None or int(url["port"] or 0) > 65535):
+            raise ValueError(
+                "it must be redis://user:password@host:port/number, or rediss:// for TLS,"
+                " special characters of the password percent-encoded"
+            )
+        return value
 
 
 class WorkerSettings(Settings):

@@ -2,23 +2,20 @@
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.delivery.stock import Warehouse
-from services.gateway import stream
 from services.gateway.stock_hint import StockHint
 from services.order.acceptance import Acceptance
-from services.order.statuses import EventType, OrderStatus
+from services.order.statuses import EventType
 from services.shared.database import Database
 from services.shared.errors import DatabaseUnavailable
 from services.shared.settings import PoolSettings
 from tests.api.world import (
     CANCELED,
-    CANCELING,
     CARRIER,
     DECLINED,
     DELIVERED,
@@ -28,7 +25,6 @@ from tests.api.world import (
     OPERATOR,
     ORDER,
     PLACED,
-    Hook,
     Racing,
     Shop,
     is_problem,
@@ -286,73 +282,6 @@ async def test_an_order_is_accepted_while_the_engine_is_away(shop: Shop) -> None
     assert (await shop.client.get(f"/orders/{order_id}", headers=MINJI)).status_code == 200
 
 
-# Lists
-
-
-async def test_orders_are_listed_newest_first_page_by_page(shop: Shop) -> None:
-    placed = [await shop.ordered() for _ in range(5)]
-    pages: list[list[str]] = []
-    cursor: str | None = None
-    while True:
-        query = {"limit": "2"} | ({"cursor": cursor} if cursor else {})
-        answer = await shop.client.get("/orders", params=query, headers=MINJI)
-        assert answer.status_code == 200
-        pages.append([order["orderId"] for order in answer.json()["items"]])
-        cursor = answer.json()["nextCursor"]
-        if cursor is None:
-            break
-    assert [len(page) for page in pages] == [2, 2, 1]
-    assert [order_id for page in pages for order_id in page] == placed[::-1]
-
-
-async def test_a_page_that_is_just_full_is_the_last(shop: Shop) -> None:
-    await shop.ordered()
-    answer = await shop.client.get("/orders", params={"limit": 1}, headers=MINJI)
-    assert len(answer.json()["items"]) == 1
-    assert answer.json()["nextCursor"] is None
-
-
-@pytest.mark.parametrize("path", ["/orders", "/coupons"])
-@pytest.mark.parametrize("cursor", ["", "!", "b3JkZXI", "%ff", "한글", "_" * 199, "b3JkZXJf/w", "a" * 5])
-async def test_a_cursor_that_we_did_not_give_out_is_refused(shop: Shop, path: str, cursor: str) -> None:
-    is_problem(await shop.client.get(path, params={"cursor": cursor}, headers=MINJI), 400, "invalid-cursor")
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        {"limit": "0"},
-        {"limit": "101"},
-        {"limit": "x"},
-        {"limit": "9" * 5000},
-        {"cursor": "b" * 201},
-        {"orderStatus": "Lost"},
-    ],
-)
-async def test_a_wrong_query_is_refused(shop: Shop, query: dict[str, str]) -> None:
-    found = is_problem(await shop.client.get("/orders", params=query, headers=MINJI), 422, "invalid-request")
-    assert [(error["in"], error["pointer"]) for error in found["errors"]] == [("query", f"/{next(iter(query))}")]
-
-
-async def test_orders_are_listed_by_status(shop: Shop) -> None:
-    order_id = await shop.ordered()
-    await shop.ordered()
-    await shop.record(order_id, PLACED, EventType.ORDER_PLACED)
-    answer = await shop.client.get("/orders", params={"orderStatus": "OrderPlaced"}, headers=MINJI)
-    assert [order["orderId"] for order in answer.json()["items"]] == [order_id]
-
-
-async def test_an_operator_lists_what_needs_attention(shop: Shop) -> None:
-    order_id = await shop.ordered()
-    await shop.ordered(HANEUL)
-    state = replace(CANCELING, needs_attention=True)
-    await shop.record(order_id, state, EventType.ATTENTION_RAISED)
-    answer = await shop.client.get("/orders", params={"needsAttention": "true"}, headers=OPERATOR)
-    assert [order["orderId"] for order in answer.json()["items"]] == [order_id]
-    answer = await shop.client.get("/orders", params={"needsAttention": "false"}, headers=OPERATOR)
-    assert [order["userId"] for order in answer.json()["items"]] == ["haneul"]
-
-
 # Whose order it is
 
 
@@ -360,7 +289,7 @@ async def test_a_customer_sees_and_touches_only_their_own_orders(shop: Shop) -> 
     order_id = await shop.ordered()
     await shop.parts.deliveries.start(order_id=order_id, product_id="tea", qty=2)
     get, post, patch = shop.client.get, shop.client.post, shop.client.patch
-    for somebody in (order_id, "order_00000000000000000000000000", "x", "김", "order_x' OR '1'='1"):
+    for somebody in (order_id, "order_00000000000000000000000000", "x"):
         for answer in (
             await get(f"/orders/{somebody}", headers=HANEUL),
             await get(f"/orders/{somebody}", headers={**HANEUL, "If-None-Match": "*"}),
@@ -485,74 +414,3 @@ async def test_the_timeline_tells_what_happened(shop: Shop) -> None:
         {"version": 1, "type": "OrderReceived", "detail": {}},
         {"version": 2, "type": "OrderPlaced", "detail": {"note": "줄\n바꿈"}},
     ]
-
-
-def events_of(stream: str) -> list[tuple[str, str]]:
-    """The id and the type of each event of a stream."""
-    blocks = [block.split("\n") for block in stream.strip().split("\n\n") if not block.startswith(":")]
-    for block in blocks:
-        assert [line.split(": ")[0] for line in block] == ["id", "event", "data"]
-    return [(block[0].removeprefix("id: "), block[1].removeprefix("event: ")) for block in blocks]
-
-
-async def test_the_timeline_is_streamed_until_the_order_is_at_its_end(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stream, "HEARTBEAT_ROUNDS", 2)
-    order_id = await shop.ordered()
-
-    async def at_look(look: int) -> None:
-        if look == 2:
-            await shop.record(order_id, PLACED, EventType.ORDER_PLACED)
-        elif look == 6:
-            await shop.record(order_id, DELIVERED, EventType.DELIVERY_STARTED, EventType.DELIVERED)
-
-    shop.exchange(book=Hook(shop, at_look))
-    answer = await shop.client.get(f"/orders/{order_id}/events", headers={**MINJI, **EVENT_STREAM})
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    assert answer.headers["cache-control"] == "no-store"
-    assert events_of(answer.text) == [
-        ("1", "OrderReceived"),
-        ("2", "OrderPlaced"),
-        ("3", "DeliveryStarted"),
-        ("4", "Delivered"),
-    ]
-    assert ": still here\n\n" in answer.text
-
-
-@pytest.mark.parametrize(
-    ("last", "first"), [("1", "2"), ("0", "1"), ("-1", "1"), ("x", "1"), ("9" * 30, "1"), ("", "1")]
-)
-async def test_a_stream_is_resumed_after_the_last_event_seen(shop: Shop, last: str, first: str) -> None:
-    order_id = await shop.ordered()
-    await shop.record(order_id, CANCELED, EventType.ORDER_CANCELING, EventType.ORDER_CANCELED)
-    headers = {**MINJI, **EVENT_STREAM, "Last-Event-ID": last}
-    answer = await shop.client.get(f"/orders/{order_id}/events", headers=headers)
-    assert events_of(answer.text)[0][0] == first
-    assert events_of(answer.text)[-1] == ("3", "OrderCanceled")
-
-
-async def test_a_reader_that_has_seen_the_end_is_told_nothing_more(shop: Shop) -> None:
-    order_id = await shop.ordered()
-    await shop.record(order_id, CANCELED, EventType.ORDER_CANCELING, EventType.ORDER_CANCELED)
-    headers = {**MINJI, **EVENT_STREAM, "Last-Event-ID": "3"}
-    answer = await shop.client.get(f"/orders/{order_id}/events", headers=headers)
-    assert (answer.status_code, answer.content) == (200, b"")
-
-
-async def test_a_stream_ends_when_the_database_goes_away(shop: Shop) -> None:
-    order_id = await shop.ordered()
-
-    async def at_look(look: int) -> None:
-        if look == 2:
-            raise DatabaseUnavailable("gone")
-
-    shop.exchange(book=Hook(shop, at_look))
-    answer = await shop.client.get(f"/orders/{order_id}/events", headers={**MINJI, **EVENT_STREAM})
-    assert events_of(answer.text) == [("1", "OrderReceived")]
-
-
-async def test_every_status_can_be_asked_for(shop: Shop) -> None:
-    for status in OrderStatus:
-        assert (await shop.client.get("/orders", params={"orderStatus": status}, headers=MINJI)).status_code == 200

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from services.delivery.stock import MOST_ON_HAND
 from services.gateway.caller import Role
 from services.order.statuses import EventType, OrderState, OrderStatus, PayStatus
 from services.shared.database import Database
@@ -42,6 +43,9 @@ SETTLEMENT = {"step": "refund_payment", "action": "skip", "reason": "refunded by
         ("POST", "/deliveries/x/events", {"event": "Delivered"}, [CARRIER]),
         ("GET", "/deliveries/x", None, [MINJI, OPERATOR]),
         ("GET", "/coupons", None, [MINJI, OPERATOR]),
+        ("GET", "/promotes", None, [MINJI, OPERATOR]),
+        ("GET", "/stockDeliveries", None, [MINJI, OPERATOR]),
+        ("GET", "/orderStatus", None, [MINJI, OPERATOR]),
         ("GET", "/orders", None, [MINJI, OPERATOR]),
         ("GET", "/orders/x", None, [MINJI, OPERATOR]),
         ("GET", "/orders/x/events", None, [MINJI, OPERATOR]),
@@ -90,9 +94,9 @@ async def test_an_order_keeps_the_price_at_which_it_was_accepted(shop: Shop) -> 
     [
         ({"productName": "차", "productPrice": 0}, "/productPrice"),
         ({"productName": "차", "productPrice": -1}, "/productPrice"),
-        ({"productName": "차", "productPrice": 10**12 + 1}, "/productPrice"),
+        ({"productName": "차", "productPrice": 10**9}, "/productPrice"),
+        ({"productName": "차", "productPrice": "01"}, "/productPrice"),
         ({"productName": "차", "productPrice": 1.5}, "/productPrice"),
-        ({"productName": "차", "productPrice": "1"}, "/productPrice"),
         ({"productName": "차", "productPrice": True}, "/productPrice"),
         ({"productName": "", "productPrice": 1}, "/productName"),
         ({"productName": "차" * 201, "productPrice": 1}, "/productName"),
@@ -113,7 +117,7 @@ async def test_a_wrong_product_is_refused(shop: Shop, body: Any, pointer: str) -
 async def test_stock_is_moved_by_hand(shop: Shop) -> None:
     path = "/stocks/tea"
     assert (await shop.client.get(path, headers=OPERATOR)).json() == {"productId": "tea", "onHand": 10}
-    for qty, on_hand in ((5, 15), (-15, 0), (0, 0), (3, 3)):
+    for qty, on_hand in ((5, 15), (-15, 0), (3, 3)):
         body = {"qty": qty, "reason": "재고 조사"}
         answer = await shop.client.post(f"{path}/movements", json=body, headers=OPERATOR)
         assert (answer.status_code, answer.json()) == (201, {"productId": "tea", "onHand": on_hand})
@@ -125,6 +129,18 @@ async def test_stock_never_falls_below_zero_by_hand(shop: Shop) -> None:
     answer = await shop.client.post("/stocks/tea/movements", json=body, headers=OPERATOR)
     is_problem(answer, 409, "out-of-stock")
     assert await shop.parts.warehouse.on_hand("tea") == 10
+
+
+async def test_stock_is_not_put_in_without_end(shop: Shop) -> None:
+    await shop.parts.warehouse.open_if_new("rice", MOST_ON_HAND - 5)
+    headers = {**OPERATOR, "Idempotency-Key": "delivery-note-7"}
+    for _ in range(2):
+        body = {"qty": 6, "reason": "restock"}
+        answer = await shop.client.post("/stocks/rice/movements", json=body, headers=headers)
+        is_problem(answer, 409, "stock-limit")
+    body = {"qty": 5, "reason": "restock"}
+    answer = await shop.client.post("/stocks/rice/movements", json=body, headers=headers)
+    assert (answer.status_code, answer.json()["onHand"]) == (201, MOST_ON_HAND)
 
 
 async def test_a_movement_with_a_key_happens_once(shop: Shop) -> None:
@@ -164,7 +180,7 @@ async def test_a_movement_stocks_a_new_product(shop: Shop) -> None:
     assert answer.json() == {"productId": "cup", "onHand": 7}
 
 
-@pytest.mark.parametrize("qty", [1_000_001, -1_000_001, 10**30, 1.5, "1", True, None])
+@pytest.mark.parametrize("qty", [0, 1_000_001, -1_000_001, 10**30, 1.5, "1", True, None])
 async def test_a_wrong_movement_is_refused(shop: Shop, qty: Any) -> None:
     body = {"qty": qty, "reason": "restock"}
     answer = await shop.client.post("/stocks/tea/movements", json=body, headers=OPERATOR)
@@ -258,16 +274,6 @@ async def test_a_customer_lists_their_own_coupons(shop: Shop) -> None:
     assert (await shop.client.get("/coupons", headers=OPERATOR)).json()["items"] == []
 
 
-async def test_coupons_come_page_by_page(shop: Shop) -> None:
-    for number in range(3):
-        await shop.parts.coupons.issue(order_id=f"order_{number}", user_id="minji", amount=1)
-    first = (await shop.client.get("/coupons", params={"limit": 2}, headers=MINJI)).json()
-    query = {"limit": 2, "cursor": first["nextCursor"]}
-    second = (await shop.client.get("/coupons", params=query, headers=MINJI)).json()
-    assert [item["orderId"] for item in first["items"] + second["items"]] == ["order_2", "order_1", "order_0"]
-    assert second["nextCursor"] is None
-
-
 # Settlements
 
 
@@ -319,9 +325,9 @@ async def test_requests_are_counted_by_route_and_never_by_what_a_stranger_sends(
     assert answer.headers["content-type"].startswith("text/plain")
     for labels in (
         'method="POST",route="/orders",status="202"',
-        'method="GET",route="/orders/{order_id}",status="200"',
+        'method="GET",route="/orders/{orderId}",status="200"',
         'method="GET",route="unknown",status="404"',
-        'method="POST",route="/orders/{order_id}/cancel",status="500"',
+        'method="POST",route="/orders/{orderId}/cancel",status="500"',
     ):
         assert f"street12_http_request_seconds_count{{{labels}}} 1.0" in answer.text
     assert order_id not in answer.text
@@ -339,23 +345,3 @@ async def test_the_payments_in_flight_are_counted(shop: Shop) -> None:
     assert 'street12_admission_state{state="open"} NaN' in answer.text
     assert "street12_orders_accepted_total 3.0" in answer.text
     await gone.close()
-
-
-async def test_the_api_describes_itself(shop: Shop) -> None:
-    assert (await shop.client.get("/docs")).status_code == 200
-    paths = (await shop.client.get("/openapi.json")).json()["paths"]
-    assert paths.keys() == {
-        "/admission",
-        "/products",
-        "/products/{product_id}",
-        "/stocks/{product_id}",
-        "/stocks/{product_id}/movements",
-        "/orders",
-        "/orders/{order_id}",
-        "/orders/{order_id}/cancel",
-        "/orders/{order_id}/events",
-        "/orders/{order_id}/settlements",
-        "/deliveries/{order_id}",
-        "/deliveries/{order_id}/events",
-        "/coupons",
-    }

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import signal
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,7 @@ class Counter:
     entered: asyncio.Queue[None] = field(default_factory=asyncio.Queue[None])
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def client(self) -> httpx2.AsyncClient:
@@ -102,7 +104,7 @@ def counter(*, max_requests: int = 1, request_seconds: float = 30) -> Counter:
         tokens=SimpleNamespace(keys=SimpleNamespace(must_be_known=lambda: None)),
     )
     install_problems(app)
-    install_operations(app, it.metrics)
+    install_operations(app, it.metrics, it.draining)
     app.add_middleware(
         Guard,
         metrics=it.metrics,
@@ -167,10 +169,10 @@ def counter(*, max_requests: int = 1, request_seconds: float = 30) -> Counter:
     for path, route in {
         "/hello": hello,
         "/wait": it.wait,
-        "/stream": stream,
-        "/slow-stream": slow_stream,
+        "/events": stream,
+        "/slow/events": slow_stream,
         "/broken": broken,
-        "/broken-stream": broken_stream,
+        "/broken/events": broken_stream,
         "/own-timeout": own_timeout,
         "/patient": patient,
         "/stubborn": stubborn,
@@ -223,20 +225,22 @@ async def test_a_probe_is_answered_by_a_full_process_and_takes_no_place(probe: s
 async def test_streams_have_places_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "MAX_STAYING", 1)
     it = counter()
-    async with it.somebody_inside("/stream", EVENTS) as reader:
+    async with it.somebody_inside("/events", EVENTS) as reader:
         assert (await it.get("/hello")).status_code == 200
-        is_problem(await it.get("/stream", EVENTS), 503, "overloaded")
+        is_problem(await it.get("/events", EVENTS), 503, "overloaded")
         async with it.somebody_inside():
             is_problem(await it.get("/hello"), 503, "overloaded")
     assert reader.result().text.endswith("data: last\n\n")
     async with it.somebody_inside():
-        assert (await it.get("/slow-stream", EVENTS)).status_code == 200
+        assert (await it.get("/slow/events", EVENTS)).status_code == 200
 
 
-async def test_only_reading_can_be_a_stream() -> None:
+async def test_only_reading_events_can_be_a_stream() -> None:
     it = counter()
     async with it.somebody_inside(), it.client as client:
-        is_problem(await client.post("/echo", json={}, headers=EVENTS), 503, "overloaded")
+        is_problem(await client.post("/deliveries/events", json={}, headers=EVENTS), 503, "overloaded")
+        is_problem(await client.get("/hello", headers=EVENTS), 503, "overloaded")
+        is_problem(await client.get("/events"), 503, "overloaded")
 
 
 @pytest.mark.parametrize("path", ["/broken", "/own-timeout"])
@@ -251,7 +255,7 @@ async def test_an_error_in_the_middle_of_an_answer_cuts_it_and_frees_its_place(m
     it = counter()
     for _ in range(2):
         with pytest.raises(RuntimeError, match="hunter2"):
-            await it.get("/broken-stream", EVENTS)
+            await it.get("/broken/events", EVENTS)
 
 
 async def test_a_request_that_is_cancelled_frees_its_place() -> None:
@@ -273,12 +277,12 @@ async def test_a_reader_that_goes_away_frees_its_place(monkeypatch: pytest.Monke
         await gone.wait()
         return {"type": "http.disconnect"}
 
-    reading = asyncio.create_task(it.asgi("/stream", receive, headers=EVENTS))
+    reading = asyncio.create_task(it.asgi("/events", receive, headers=EVENTS))
     await it.entered.get()
     gone.set()
     await reading
     assert it.cancelled.is_set()
-    assert (await it.get("/slow-stream", EVENTS)).status_code == 200
+    assert (await it.get("/slow/events", EVENTS)).status_code == 200
 
 
 async def test_a_caller_who_goes_away_waits_for_no_payment_any_more(shop: Shop) -> None:
@@ -387,7 +391,7 @@ async def test_a_body_that_does_not_come_costs_the_client_its_connection() -> No
 
 async def test_an_answer_that_has_begun_has_all_the_time_it_needs() -> None:
     it = counter(request_seconds=SOON)
-    answer = await it.get("/slow-stream")
+    answer = await it.get("/slow/events")
     assert answer.text == "data: first\n\ndata: last\n\n"
 
 
@@ -509,6 +513,8 @@ class Wire:
     """A connection to a real server."""
 
     server: Server
+    serving: asyncio.Task[None]
+    address: str
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
@@ -530,12 +536,12 @@ class Wire:
 @contextlib.asynccontextmanager
 async def connected(it: Counter) -> AsyncGenerator[Wire]:
     listener = listen("127.0.0.1", 0)
-    server = Quiet(uvicorn.Config(it.app, http="h11", log_config=None, access_log=False))
+    server = Quiet(uvicorn.Config(it.app, http="h11", log_config=None, access_log=False), it.draining)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     reader, writer = await asyncio.open_connection(*listener.getsockname())
     try:
         async with asyncio.timeout(30):
-            yield Wire(server, reader, writer)
+            yield Wire(server, serving, "http://{}:{}".format(*listener.getsockname()), reader, writer)
     finally:
         writer.close()
         server.should_exit = True
@@ -655,6 +661,32 @@ async def test_what_is_being_worked_on_is_finished_before_the_server_ends() -> N
         it.opened.set()
         assert await wire.status() == 200
         assert await wire.reader.read() == b""
+
+
+async def test_who_would_stay_leaves_when_the_server_is_told_to_end(shop: Shop) -> None:
+    """It would wait for them for ever: no time is set here."""
+    asked = asyncio.Event()
+
+    async def on_payment(_: str) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    shop.engine.on_payment = on_payment
+    order_id = await shop.ordered()
+    it = Counter(app=shop.app, draining=shop.app.state.draining)
+    async with connected(it) as wire, httpx2.AsyncClient(base_url=wire.address) as client:
+        headers = {**MINJI, "Idempotency-Key": "late", "Prefer": "wait=30"}
+        waiting = asyncio.create_task(client.post("/orders", json=ORDER, headers=headers))
+        async with client.stream("GET", f"/orders/{order_id}/events", headers={**MINJI, **EVENTS}) as answer:
+            lines = answer.aiter_lines()
+            while await anext(lines) != "event: OrderReceived":
+                pass
+            await asked.wait()
+            wire.server.handle_exit(signal.SIGTERM, None)
+            data, _ = [line async for line in lines]  # and a proper end
+            assert json.loads(data.removeprefix("data: "))["version"] == 1
+        assert (await waiting).status_code == 202
+        await wire.serving
 
 
 async def test_no_packet_waits_until_the_one_before_is_acknowledged() -> None:

@@ -12,9 +12,11 @@ import pytest
 
 from services.shared.migrations import upgrade
 from services.shared.settings import TEAMS
+from tests.api.world import MINJI, OPERATOR, ORDER
 from tests.issuer import running_issuer
 
 ROOT = Path(__file__).parents[2]
+EVENTS = {"Accept": "text/event-stream"}
 
 
 async def _start(**settings: str) -> asyncio.subprocess.Process:
@@ -58,7 +60,7 @@ async def test_a_taken_port_ends_it_with_one_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
-async def test_sigterm_ends_it_cleanly_even_while_the_engine_is_away(tmp_path: Path) -> None:
+async def test_sigterm_ends_it_cleanly_even_while_the_engine_is_away_and_a_timeline_is_followed(tmp_path: Path) -> None:
     for team in TEAMS:
         await asyncio.to_thread(upgrade, f"sqlite+aiosqlite:///{tmp_path / team}.db", team)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -69,12 +71,26 @@ async def test_sigterm_ends_it_cleanly_even_while_the_engine_is_away(tmp_path: P
             async with asyncio.timeout(30), httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
                 while not await _is_ready(http):  # noqa: ASYNC110  (another process: no event to wait for)
                     await asyncio.sleep(0.05)
-            process.send_signal(signal.SIGTERM)
+                async with http.stream("GET", await _new_timeline(http), headers={**MINJI, **EVENTS}) as answer:
+                    lines = answer.aiter_lines()
+                    while await anext(lines) != "event: OrderReceived":
+                        pass
+                    process.send_signal(signal.SIGTERM)
+                    assert len([line async for line in lines]) == 2  # and a proper end
             status, said = await _end(process)
         finally:
             if process.returncode is None:
                 process.kill()
-    assert (status, "Traceback" in said) == (0, False), said
+    assert (status, "Traceback" in said, "graceful" in said) == (0, False, False), said
+
+
+async def _new_timeline(http: httpx2.AsyncClient) -> str:
+    """The address of a new order's timeline."""
+    tea = {"productName": "보성 녹차", "productPrice": 4500}
+    await http.put(f"/products/{ORDER['productId']}", json=tea, headers=OPERATOR)
+    answer = await http.post("/orders", json=ORDER, headers={**MINJI, "Idempotency-Key": "first"})
+    assert answer.status_code == 202, answer.text
+    return f"{answer.headers['location']}/events"
 
 
 async def _is_ready(http: httpx2.AsyncClient) -> bool:

@@ -90,5 +90,5 @@ async def test_what_is_logged_about_a_request_names_its_trace(shop: Shop) -> Non
         headers = {**MINJI, **({"traceparent": given} if given else {})}
         answer = await shop.client.post(path, headers=headers)
         assert engine.bound["request_id"] == answer.headers["x-request-id"]
-        assert engine.bound.get("trace_id", None) == named
+        assert engine.bound.get("trace_id") == named
         assert ("trace_id" in engine.bound) == (named is not None)

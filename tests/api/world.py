@@ -147,20 +147,6 @@ class Shop:
         return len(await self.parts.book.list(limit=1000))
 
 
-class Hook(OrderBook):
-    """An order book that lets something happen between two looks at the timeline."""
-
-    def __init__(self, shop: Shop, at_look: Callable[[int], Awaitable[None]]) -> None:
-        super().__init__(shop.parts.order_database)
-        self._at_look = at_look
-        self._looks = 0
-
-    async def timeline(self, order_id: str, *, after: int = 0) -> Any:
-        self._looks += 1
-        await self._at_look(self._looks)
-        return await super().timeline(order_id, after=after)
-
-
 class Racing(FakeEngine):
     """An engine whose workflow ended a moment ago: another message won, and it refuses the rest."""
 
@@ -185,7 +171,7 @@ def is_problem(answer: httpx2.Response, status: int, code: str) -> dict[str, Any
     assert answer.headers["content-language"] in ("ko", "en")
     assert "accept-language" in answer.headers["vary"].lower()
     assert answer.headers["cache-control"] == "no-store"
-    assert ("retry-after" in answer.headers) == (status == 503)
+    assert ("retry-after" in answer.headers) == (status in (429, 503))
     body: dict[str, Any] = answer.json()
     assert body.keys() - {"errors"} == {"type", "title", "status", "detail", "code", "requestId"}
     assert (body["code"], body["status"], body["type"]) == (code, status, f"/problems/{code}")

@@ -38,7 +38,7 @@ def create_app(database: Database) -> FastAPI:
 def _row(body: OrderRequest) -> Order:
     now = datetime.now(UTC)
     return Order(
-        **body.model_dump(exclude={"product_price"}),
+        **body.model_dump(exclude={"product_price", "product_name", "user_id", "pay_status"}),
         order_id=new_order_id(),
         user_id="bench",
         product_name="Mac",

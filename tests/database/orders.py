@@ -67,5 +67,12 @@ async def rows(database: Database, table: type[R]) -> Sequence[R]:
     return await database.read(work)
 
 
-async def accept(acceptance: Acceptance, key: str = "k1", request: NewOrder = TEA, *, user_id: str = "u1") -> Accepted:
-    return await acceptance.accept(user_id=user_id, idempotency_key=key, request=request)
+async def accept(
+    acceptance: Acceptance,
+    key: str = "k1",
+    request: NewOrder = TEA,
+    *,
+    user_id: str = "u1",
+    traceparent: str | None = None,
+) -> Accepted:
+    return await acceptance.accept(user_id=user_id, idempotency_key=key, request=request, traceparent=traceparent)

@@ -1,5 +1,6 @@
 """Acceptance on a real database: an order is promised whole, once for each key, and a refusal leaves nothing."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -9,11 +10,15 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from services.order.acceptance import Acceptance, Accepted, NewOrder
 from services.order.book import OrderBook
 from services.order.catalogue import Catalogue
+from services.order.dispatch import Inbox
 from services.order.errors import IdempotencyKeyReused, OutOfStock, PriceChanged, UnknownProduct
 from services.order.tables import IdempotencyKey, Order, OrderEvent, OrderView
 from services.shared.database import Database
 from services.shared.errors import ShopError
-from tests.database.orders import LEASE, NOON, TEA, accept, rows
+from tests.database.orders import LEASE, NOON, TEA, HeldClock, accept, rows
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+OTHER_TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
 
 
 async def test_an_accepted_order_is_there_with_its_view_and_its_first_event(
@@ -57,6 +62,21 @@ async def test_a_key_that_came_with_another_request_is_refused(acceptance: Accep
     for other in others:
         with pytest.raises(IdempotencyKeyReused):
             await accept(acceptance, request=other)
+
+
+async def test_an_order_keeps_the_trace_of_the_request_that_brought_it_for_whoever_starts_it(
+    acceptance: Acceptance, order_database: Database, clock: HeldClock
+) -> None:
+    first = await accept(acceptance, "k1", traceparent=TRACE)
+    assert first.order.traceparent == TRACE
+    for other in (OTHER_TRACE, None):
+        assert await accept(acceptance, "k1", traceparent=other) == replace(first, replayed=True)
+    together = [accept(acceptance, "k2", traceparent=OTHER_TRACE), accept(acceptance, "k3"), accept(acceptance, "k4")]
+    traces = {order.order.order_id: order.order.traceparent for order in (first, *await asyncio.gather(*together))}
+    assert sorted(map(str, traces.values())) == [TRACE, OTHER_TRACE, "None", "None"]
+    clock.now += LEASE
+    claimed = await Inbox(order_database, lease=LEASE, clock=clock).claim(10)
+    assert {order.order_id: order.traceparent for order in claimed} == traces
 
 
 async def test_a_key_is_its_callers_own(acceptance: Acceptance) -> None:

@@ -123,3 +123,13 @@ async def test_text_case_and_time_survive(delivery_database: Database) -> None:
     assert (kept.state, kept.product_id, kept.started_at, kept.updated_at) == ("Started", "녹차🍵", at, at)
     assert kept.started_at is not None
     assert kept.started_at.tzinfo == UTC
+
+
+async def test_the_deliveries_of_many_orders_are_those_that_began(deliveries: Deliveries) -> None:
+    for order_id in ("o1", "o2", "o3"):
+        await deliveries.start(order_id=order_id, product_id=TEA, qty=1)
+    await deliveries.cancel(order_id="o2", product_id=TEA, qty=1)
+    await deliveries.cancel(order_id="o4", product_id=TEA, qty=1)  # before it began
+    found = await deliveries.of_orders(["o1", "o2", "o4", "o5"])
+    assert {order_id: delivery.state for order_id, delivery in found.items()} == {"o1": "Started", "o2": "Canceled"}
+    assert await deliveries.of_orders([]) == {}

@@ -1,17 +1,21 @@
 """The order book on a real database: the view only goes forward, the timeline has no gaps, readers see their own."""
 
 import asyncio
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta, timezone
 
 import pytest
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.order.acceptance import Acceptance
 from services.order.book import OrderBook
 from services.order.statuses import EventType, OrderState, OrderStatus, PayStatus, TimelineEntry
+from services.order.tables import OrderView
 from services.shared.database import Database
 from services.shared.errors import NotFound
+from services.shared.ids import first_order_id
 from tests.database.orders import NOON, accept
+from tests.orders import an_order
 
 
 def entry(version: int, type: EventType, **detail: str) -> TimelineEntry:
@@ -78,6 +82,21 @@ async def test_records_in_any_order_and_at_once_end_the_same(acceptance: Accepta
     assert [e.version for e in await book.timeline(order_id)] == list(range(1, 12))
 
 
+async def test_timelines_and_progress_are_told_of_many_orders_at_once(
+    acceptance: Acceptance, order_database: Database
+) -> None:
+    book = OrderBook(order_database)
+    one, other, third = [(await accept(acceptance, key)).order.order_id for key in ("k1", "k2", "k3")]
+    await book.record(order_id=other, state=PLACED, timeline=[entry(2, EventType.ORDER_PLACED)])
+    timeline = [entry(2, EventType.ORDER_PLACED), entry(3, EventType.COUPON_ISSUED)]
+    await book.record(order_id=third, state=ISSUED, timeline=timeline)
+    asked = [third, one.upper(), one, "order_unknown"]
+    assert sorted(await book.progress(asked)) == [(one, 1, "OrderReceived"), (third, 3, "CouponIssued")]
+    for after, expected in ((0, [(one, 1), (third, 1), (third, 2), (third, 3)]), (2, [(third, 3)]), (3, [])):
+        found = [(event.order_id, event.version) for event in await book.timelines(asked, after=after)]
+        assert found == expected
+
+
 async def test_an_order_is_shown_to_its_owner_alone(acceptance: Acceptance, order_database: Database) -> None:
     book = OrderBook(order_database)
     order = (await accept(acceptance)).order
@@ -120,3 +139,33 @@ async def test_orders_are_listed_newest_first_and_page_by_page(
     assert await listed(order_status="OrderPlaced", needs_attention=True) == [mine[3]]
     assert await listed(user_id="u1", needs_attention=False) == [mine[4], mine[2], mine[1], mine[0]]
     assert await listed(user_id="u3") == []
+
+
+async def test_orders_are_listed_from_a_moment_on_and_before_another(order_database: Database) -> None:
+    book = OrderBook(order_database)
+    after = [NOON + timedelta(microseconds=later) for later in (-1, 0, 1, 2)]
+    seconds = (-9, -8, 8, 9)  # by which the time in an order's id is another than its date
+    ids = [first_order_id(date + timedelta(seconds=apart)) for date, apart in zip(after, seconds, strict=True)]
+
+    async def put_in(session: AsyncSession) -> None:
+        for order_id, date in zip(ids, after, strict=True):
+            state = asdict(OrderState())
+            session.add(an_order(order_id, date))
+            session.add(OrderView(order_id=order_id, user_id="u1", updated_at=date, **state))
+
+    await order_database.write(put_in)
+
+    async def listed(since: datetime | None = None, until: datetime | None = None) -> list[int]:
+        all_of_them, of_one = [
+            await book.list(user_id=user, since=since, until=until, limit=9) for user in (None, "u1")
+        ]
+        assert all_of_them == of_one
+        return [ids.index(reading.order.order_id) for reading in of_one]
+
+    assert await listed() == [3, 2, 1, 0]
+    assert await listed(since=after[1]) == [3, 2, 1]
+    assert await listed(until=after[2]) == [1, 0]
+    assert await listed(after[1], after[3]) == [2, 1]
+    assert await listed(after[1].astimezone(timezone(timedelta(hours=9))), after[2]) == [1]
+    assert await listed(after[1], after[1]) == []
+    assert await listed(NOON - timedelta(days=20_000), NOON + timedelta(days=2_900_000)) == [3, 2, 1, 0]

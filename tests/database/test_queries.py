@@ -38,6 +38,7 @@ from services.order.tables import (
     Product,
 )
 from services.shared.database import Database
+from services.shared.ids import first_order_id
 from tests.orders import an_order
 
 Statement = tuple[str, Any]
@@ -72,7 +73,7 @@ def at(number: int) -> datetime:
 
 
 def order_id(number: int) -> str:
-    return f"order-{number:06}"
+    return first_order_id(at(number))
 
 
 def user_id(number: int) -> str:
@@ -161,27 +162,33 @@ def marketing_rows() -> Iterable[SQLModel]:
 def order_lists() -> Iterable[Query]:
     """The list in every combination of its filters, each with a frequent and a rare value."""
     some_user = user_id(1550)
-    for user, state, attention, before in product(
+    for user, state, attention, before, (since, until) in product(
         (None, some_user),
         (None, OrderStatus.DELIVERED, OrderStatus.ORDER_PLACED, OrderStatus.ORDER_CANCELING),
         (None, True, False),
         (None, order_id(1555)),
+        ((None, None), (at(1540), None), (None, at(1560)), (at(1500), at(1600)), (at(1540), at(1560))),
     ):
-        unbounded = (user, state, attention, before) == (None, None, None, None)
+        unbounded = all(given is None for given in (user, state, attention, before, since, until))
         yield Query(
             partial(
                 order.orders_with_views,
                 user_id=user,
                 order_status=state,
                 needs_attention=attention,
+                since=since,
+                until=until,
                 limit=PAGE,
                 before=before,
             ),
-            # A page and its orders; or the few that one filter leaves, of which another takes some.
-            reads=3 * PAGE,
+            # A page and its orders; or the few that one filter leaves, of which another takes some. Beside a moment,
+            # what came within ten seconds of it, a second apart.
+            reads=3 * PAGE + 2 * 10 * ((since is not None) + (until is not None)),
             scans="the newest of all, as many as a page holds" if unbounded else None,
         )
-    orders_of = partial(order.orders_with_views, order_status=None, needs_attention=None, limit=PAGE)
+    orders_of = partial(
+        order.orders_with_views, order_status=None, needs_attention=None, since=None, until=None, limit=PAGE
+    )
     yield Query(partial(orders_of, user_id="reseller", before=None), reads=3 * PAGE)
     yield Query(partial(orders_of, user_id="reseller", before=order_id(300)), reads=3 * PAGE)
 
@@ -216,8 +223,11 @@ def order_queries() -> Iterable[Query]:
     yield Query(partial(order.add_events, events=[new_event(1550, 3), new_event(1550, 4)]))
     yield Query(partial(order.move_view, order_id=known, state=OrderState(), version=9, at=later))
     yield Query(partial(order.order_with_view, order_id=known))
-    yield Query(partial(order.events_of_order, order_id=known, after=0))
-    yield Query(partial(order.events_of_order, order_id=known, after=2))
+    followed = [order_id(number) for number in range(1000, 1200)]
+    yield Query(partial(order.progress_of_orders, order_ids=followed), reads=len(followed))
+    yield Query(partial(order.events_of_orders, order_ids=[known], after=0))
+    yield Query(partial(order.events_of_orders, order_ids=[known], after=2))
+    yield Query(partial(order.events_of_orders, order_ids=followed, after=2), reads=2 * len(followed))
     yield Query(partial(order.pending_payments))
     yield Query(partial(order.pending_order, newest=False))
     yield Query(partial(order.pending_order, newest=True))
@@ -231,8 +241,11 @@ def delivery_queries() -> Iterable[Query]:
     yield Query(partial(delivery.stock_of, product_id="product-7"))
     yield Query(partial(delivery.take_out, product_id="product-7", qty=1, at=START))
     yield Query(partial(delivery.put_in, product_id="product-7", qty=1, at=START))
+    yield Query(partial(delivery.put_in, product_id="product-7", qty=1, at=START, at_most=100))
     yield Query(partial(delivery.movement, reference=order_id(1550), kind="sale"))
     yield Query(partial(delivery.delivery_of_order, order_id=order_id(1550)))
+    page = [order_id(number) for number in range(1550, 1550 + PAGE)]
+    yield Query(partial(delivery.started_deliveries, order_ids=page), reads=2 * PAGE)
     yield Query(partial(cancel, order_id=order_id(1550)))
 
 

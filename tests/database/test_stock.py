@@ -9,8 +9,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.delivery.errors import OutOfStock, SaleCanceled, UnknownProduct
-from services.delivery.stock import Warehouse
+from services.delivery.errors import OutOfStock, SaleCanceled, StockLimit, UnknownProduct
+from services.delivery.stock import MOST_ON_HAND, Warehouse
 from services.delivery.tables import Stock, StockMovement
 from services.shared.database import Database
 
@@ -125,3 +125,17 @@ async def test_text_case_and_time_survive(delivery_database: Database) -> None:
         assert movement.reason == reason
         assert movement.at == at
         assert movement.at.tzinfo == UTC
+
+
+async def test_what_can_be_put_in_by_hand_has_a_limit_and_what_was_sold_always_comes_back(
+    warehouse: Warehouse, delivery_database: Database
+) -> None:
+    await warehouse.sell(order_id="o1", product_id=TEA, qty=3)
+    await warehouse.move(product_id=TEA, qty=MOST_ON_HAND - 7, reason="restock", reference="r1")
+    for product_id, qty in ((TEA, 1), ("rice", MOST_ON_HAND + 1)):
+        with pytest.raises(StockLimit):
+            await warehouse.move(product_id=product_id, qty=qty, reason="restock", reference="r2")
+    with pytest.raises(UnknownProduct):
+        await warehouse.on_hand("rice")
+    assert await warehouse.restore(order_id="o1", product_id=TEA)
+    await assert_stock(delivery_database, MOST_ON_HAND + 3)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from deploy import mariadb
+from deploy import apt
+from deploy.apt import ProgramUnavailable
 from deploy.local import MARIADB, Shop, check_data
-from deploy.mariadb import MariaDbUnavailable, prepare
+from deploy.mariadb import prepare
 from deploy.stack import StackError, StackSettings
 from services.shared.settings import TEAMS, DatabaseSettings
 
@@ -84,6 +85,6 @@ def no_such_program(_program: str) -> None:
 async def test_without_a_server_and_without_the_right_to_install_one_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mariadb, "_which", no_such_program)
-    with pytest.raises(MariaDbUnavailable, match="install the package mariadb-server"):
+    monkeypatch.setattr(apt, "which", no_such_program)
+    with pytest.raises(ProgramUnavailable, match="install the package mariadb-server"):
         await prepare(tmp_path, port=1)
