@@ -122,6 +122,14 @@ async def test_a_cursor_is_of_its_list_its_filters_and_its_reader(
     assert await listed(shop, {**same, "cursor": cursor}) == placed[1:]
 
 
+async def test_a_cursor_of_one_list_is_none_of_another_that_is_filtered_alike(shop: Shop) -> None:
+    await with_coupons_and_deliveries(shop, 2)
+    for path, other in (("/coupons", "/stockDeliveries"), ("/stockDeliveries", "/coupons")):
+        cursor = (await shop.client.get(path, params={"limit": 1}, headers=MINJI)).json()["nextCursor"]
+        assert (await shop.client.get(path, params={"cursor": cursor}, headers=MINJI)).status_code == 200
+        is_problem(await shop.client.get(other, params={"cursor": cursor}, headers=MINJI), 400, "invalid-cursor")
+
+
 async def test_a_cursor_is_of_the_operators_filter_on_attention(shop: Shop) -> None:
     await with_coupons_and_deliveries(shop, 2)
     query = {"needsAttention": "false", "limit": "1"}

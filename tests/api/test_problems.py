@@ -117,7 +117,8 @@ async def test_a_body_that_is_no_order_is_refused(shop: Shop, body: bytes) -> No
 
 async def test_a_body_of_another_type_is_refused(shop: Shop) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "\x85;;"):
-        headers = [*MINJI.items(), ("Idempotency-Key", "k"), ("Content-Type", kind.encode("latin-1"))]
+        own = [(header.encode(), value.encode()) for header, value in MINJI.items()]
+        headers = [*own, (b"Idempotency-Key", b"k"), (b"Content-Type", kind.encode("latin-1"))]
         answer = await shop.client.post("/orders", content=json.dumps(ORDER).encode(), headers=headers)
         is_problem(answer, 415, "unsupported-media-type")
 

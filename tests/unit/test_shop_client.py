@@ -105,7 +105,13 @@ def test_a_shop_that_is_not_there_is_not_insisted_upon(clock: Clock) -> None:
     assert clock.slept == []
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "http://[", "http://", "ftp://shop", "http://127.0.0.1:99999"])
+def test_what_cannot_be_sent_is_not_insisted_upon(fake: FakeShop, shop: ShopClient, clock: Clock) -> None:
+    with pytest.raises(Unreachable):
+        shop.place(BODY, MINJI, key=" ", say=clock.said.append)
+    assert clock.slept == []
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "http://[", "http://", "ftp://shop", "http://127.0.0.1:abc"])
 def test_an_address_that_is_none_is_said_to_be_wrong(url: str) -> None:
     with pytest.raises(Unreachable):
         ShopClient(url).get("/products")
