@@ -5,7 +5,6 @@
 
 import asyncio
 import gc
-import re
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -38,6 +37,7 @@ from services.gateway.stock_hint import StockHint
 from services.gateway.stream import Timelines
 from services.gateway.tokens import SigningKeys, Tokens, jwks_at
 from services.gateway.tracing import traceparent
+from services.gateway.waiting import payment_known, wished_wait
 from services.marketing.coupons import Coupons
 from services.order.acceptance import Acceptance
 from services.order.admission import Admission
@@ -64,7 +64,6 @@ from services.shared.settings import (
 )
 from workflows.client import OrderEngine, PreconditionFailed, TooLate, connect
 
-LONGEST_WAIT = 30
 LARGEST_BODY = 64 * 1024
 
 PLACED = headers("ETag", "Location", "Idempotent-Replayed", "Preference-Applied")
@@ -123,13 +122,13 @@ async def place_order(
     more = {"Location": f"/orders/{order.order_id}"}
     if replayed:
         more["Idempotent-Replayed"] = "true"
-    wait = _wait(prefer)
+    wait = wished_wait(prefer)
     if wait:
         more["Preference-Applied"] = f"wait={wait}"
         with suppress(Unavailable):  # it is accepted; where it stands can be read later
             if reading.view.order_status == OrderStatus.ORDER_RECEIVED:
                 extend(request, wait)
-                await _payment_known(request, shop, reading, wait)
+                await payment_known(request, shop.engine, reading.order, wait)
                 reading = await shop.book.get(order.order_id)
             if reading.view.pay_status == PayStatus.DECLINED:
                 answer = problem(request, await _decline_code(shop, order.order_id), 402)
@@ -243,39 +242,12 @@ async def _cancel(order_id: str, shop: Parts, who: Caller, if_match: Sequence[st
     return _order(reading, 202)
 
 
-async def _payment_known(request: Request, shop: Parts, accepted: OrderReading, seconds: float) -> None:
-    """Wait until an order's payment is known, its time is over, the caller has gone away, or this process drains."""
-    draining: asyncio.Event = request.app.state.draining
-    waiting: list[asyncio.Task[Any]] = [
-        asyncio.create_task(shop.engine.payment_known(accepted.order, timeout=seconds)),
-        asyncio.create_task(_gone(request)),
-        asyncio.create_task(draining.wait()),
-    ]
-    try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 async def _decline_code(shop: Parts, order_id: str) -> str:
     """How the provider put its no; told apart on the timeline alone."""
     for event in await shop.book.timeline(order_id):
         if event.type == OrderStatus.PAYMENT_DECLINED:
             return event.detail.get("code", PaymentDeclined.code)
     return PaymentDeclined.code
-
-
-def _wait(prefer: str) -> int:
-    """The seconds of `Prefer: wait=N`, 30 at most."""
-    found = re.search(r"(?:^|[,;\s])wait=(\d{1,9})(?:$|[,;\s])", prefer)
-    return min(int(found[1]), LONGEST_WAIT) if found else 0
 
 
 def _etag(reading: OrderReading) -> str:
