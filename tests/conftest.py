@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mariadb import MISSING
+from tests.missing import MISSING
 from tests.payments import Dawdling, running_simulator
 
 
@@ -24,8 +24,7 @@ async def simulator(tmp_path: Path, dawdling: Dawdling) -> AsyncIterator[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say that half of the promises were not looked at."""
-    missing = config.stash.get(MISSING, None)
-    if missing is not None:
-        terminalreporter.section("MYSQL WAS NOT TESTED", sep="!", red=True, bold=True)
-        terminalreporter.line(missing)
+    """Say which promises were not looked at."""
+    for name, why in config.stash.get(MISSING, dict[str, str]()).items():
+        terminalreporter.section(f"{name.upper()} WAS NOT TESTED", sep="!", red=True, bold=True)
+        terminalreporter.line(why)

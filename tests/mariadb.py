@@ -1,33 +1,21 @@
-"""A MariaDB server for tests, and what becomes of them on a machine that has none: told loudly, and failed in CI."""
+"""A MariaDB server for tests."""
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from deploy.apt import ProgramUnavailable
 from deploy.mariadb import MariaDb, find_server, prepare
 from deploy.stack import take_ports
 from deploy.supervisor import Patience, Supervisor
-
-MISSING = pytest.StashKey[str]()
+from tests.missing import need
 
 
 async def need_mariadb(config: pytest.Config) -> None:
     """Skips the test where there is no MariaDB and none can be installed; fails it under `CI=true`."""
-    if MISSING not in config.stash:
-        try:
-            await find_server()
-        except ProgramUnavailable as error:
-            config.stash[MISSING] = str(error)
-        else:
-            return
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"CI needs MariaDB: {config.stash[MISSING]}", pytrace=False)
-    pytest.skip(f"no MariaDB: {config.stash[MISSING]}")
+    await need(config, "MySQL", find_server)
 
 
 @asynccontextmanager

@@ -1,30 +1,27 @@
-"""A Redis server for tests, and what becomes of them on a machine that has none: told loudly, and failed in CI."""
+"""A Redis server for tests."""
 
 import asyncio
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as NotConnected
 
-from deploy.apt import ProgramUnavailable, find_program
+from deploy.apt import find_program
 from deploy.stack import HOST
 from deploy.supervisor import Program, Supervisor
+from tests.missing import need
 
 PASSWORD = "s3cret"
 
 
-async def need_redis() -> str:
+async def need_redis(config: pytest.Config) -> str:
     """Where the server's program is. Skips where there is none and none can be installed; fails under `CI=true`."""
-    try:
-        return await find_program("redis-server", package="redis-server")
-    except ProgramUnavailable as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI needs Redis: {error}", pytrace=False)
-        pytest.skip(f"no Redis: {error}")
+    return await need(config, "Redis", partial(find_program, "redis-server", package="redis-server"))
 
 
 def url_of(port: int, password: str = PASSWORD) -> str:

@@ -228,8 +228,8 @@ def test_a_redis_url_is_taken_as_it_is(url: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="session")
-async def redis_server() -> str:
-    return await need_redis()
+async def redis_server(pytestconfig: pytest.Config) -> str:
+    return await need_redis(pytestconfig)
 
 
 @pytest.fixture
