@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -22,8 +23,8 @@ from services.gateway.conditional import ANY, IfMatch, IfNoneMatch, is_known
 from services.gateway.contract import EVENTS, JSON, ShopRoute, preferred
 from services.gateway.cursor import AskedPage
 from services.gateway.docs_page import install_docs
-from services.gateway.fields import Flag, Instant, OrderId
-from services.gateway.guard import Guard, extend
+from services.gateway.fields import KEY, Flag, Instant, OrderId
+from services.gateway.guard import Guard, stay
 from services.gateway.headers import install_headers
 from services.gateway.openapi import headers, install_openapi, operation_id, order_links, refusals, revalidated
 from services.gateway.operations import Metrics, install_operations
@@ -76,6 +77,7 @@ CANCELS: dict[str, Any] = {
     },
 }
 
+_log = structlog.get_logger(__name__)
 orders = APIRouter(route_class=ShopRoute)
 Shop = Annotated[Parts, Depends(parts)]
 
@@ -98,7 +100,7 @@ async def place_order(
     body: OrderRequest,
     shop: Shop,
     who: Buyer,
-    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+    idempotency_key: Annotated[str | None, Header(max_length=255, pattern=KEY)] = None,
     prefer: Annotated[str, Header()] = "",
 ) -> Response:
     """Accept an order. `202`; with `Prefer: wait=N`, `201` once it is paid or `402` once it is declined."""
@@ -117,6 +119,7 @@ async def place_order(
         raise
     order, replayed = reading.order, reading.replayed
     if not replayed:
+        _log.info("order accepted", order_id=order.order_id)
         metrics.accepted.inc()
         shop.dispatcher.offer(order)
     more = {"Location": f"/orders/{order.order_id}"}
@@ -124,12 +127,12 @@ async def place_order(
         more["Idempotent-Replayed"] = "true"
     wait = wished_wait(prefer)
     if wait:
-        more["Preference-Applied"] = f"wait={wait}"
         with suppress(Unavailable):  # it is accepted; where it stands can be read later
             if reading.view.order_status == OrderStatus.ORDER_RECEIVED:
-                extend(request, wait)
+                stay(request, who.user_id, seconds=wait)
                 await payment_known(request, shop.engine, reading.order, wait)
                 reading = await shop.book.get(order.order_id)
+            more["Preference-Applied"] = f"wait={wait}"
             if reading.view.pay_status == PayStatus.DECLINED:
                 answer = problem(request, await _decline_code(shop, order.order_id), 402)
                 answer.headers.update(more)
@@ -213,8 +216,10 @@ async def get_timeline(
     reading = await shop.book.get(order_id, user_id=who.sees)
     if preferred(request, [JSON, EVENTS]) == EVENTS:
         timelines: Timelines = request.app.state.timelines
-        return await timelines.answer(reading, last_event_id, until=who.expires_at)
-    return Items(items=[EventAnswer.of(event) for event in await shop.book.timeline(order_id)])
+        stay(request, who.user_id)
+        return await timelines.answer(reading, last_event_id, who)
+    events = await shop.book.timeline(order_id)
+    return Items(items=[EventAnswer.of(event, to_operator=who.sees is None) for event in events])
 
 
 async def _cancel(order_id: str, shop: Parts, who: Caller, if_match: Sequence[str] | None) -> Response:

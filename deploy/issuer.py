@@ -5,13 +5,15 @@ import json
 import os
 import time
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
+from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from jwt.algorithms import RSAAlgorithm
 from pydantic import StringConstraints
@@ -19,10 +21,12 @@ from pydantic import StringConstraints
 from services.gateway.caller import USER_ID, Role
 from services.gateway.contract import ShopRoute
 from services.gateway.schemas import Request, Wire
+from services.shared.errors import NotFound
 
 ISSUER, AUDIENCE = "street12-local", "street12"
 JWKS_PATH = "/dev/jwks.json"
 LIFETIME_SECONDS = 3600
+_OWN_NAMES = ("127.0.0.1", "localhost", "::1")
 _ALGORITHM = "RS256"  # read at a quarter of what ES256 costs
 
 
@@ -88,7 +92,7 @@ def dev_routes(issuer: Issuer) -> APIRouter:
     """`POST /dev/tokens` for people, and the issuer's keys for the API."""
     router = APIRouter(prefix="/dev", tags=["one machine only"], route_class=ShopRoute)
 
-    @router.post("/tokens")
+    @router.post("/tokens", dependencies=[Depends(_of_this_machine)])
     async def make_token(body: TokenRequest) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         """A token for anybody, good for an hour."""
         answer = TokenAnswer(
@@ -101,6 +105,13 @@ def dev_routes(issuer: Issuer) -> APIRouter:
         return issuer.jwks()
 
     return router
+
+
+async def _of_this_machine(request: HttpRequest) -> None:
+    """Raises `NotFound` where the caller is another machine, or a page that had its own name lead here."""
+    named, client = request.url.hostname or "", request.client
+    if named not in _OWN_NAMES or client is None or not ip_address(client.host).is_loopback:
+        raise NotFound(named)
 
 
 def _file(data_dir: Path) -> Path:

@@ -4,7 +4,6 @@ Dependencies are asynchronous though they wait for nothing: others are sent to a
 """
 
 import re
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -90,18 +89,19 @@ async def _read(request: Request) -> Caller:
     return Caller(claims.subject, Role(role), claims.expires_at)
 
 
-def only(*roles: Role) -> Callable[..., Awaitable[Caller]]:
+class Only:
     """A dependency: the caller, who must have one of these roles. Raises what `identify` does."""
 
-    async def allowed(request: Request, _: Annotated[object, Security(_scheme)]) -> Caller:
+    def __init__(self, *roles: Role) -> None:
+        self._roles = roles
+
+    async def __call__(self, request: Request, _: Annotated[object, Security(_scheme)] = None) -> Caller:
         who = await identify(request)
-        if who.role not in roles:
+        if who.role not in self._roles:
             raise Forbidden(who.role)
         return who
 
-    return allowed
 
-
-Buyer = Annotated[Caller, Depends(only(Role.CUSTOMER, Role.OPERATOR))]
-Operator = Annotated[Caller, Depends(only(Role.OPERATOR))]
-Carrier = Annotated[Caller, Depends(only(Role.CARRIER))]
+Buyer = Annotated[Caller, Depends(Only(Role.CUSTOMER, Role.OPERATOR))]
+Operator = Annotated[Caller, Depends(Only(Role.OPERATOR))]
+Carrier = Annotated[Caller, Depends(Only(Role.CARRIER))]

@@ -11,11 +11,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.params import Query
 from fastapi.routing import APIRoute
 
+from services.gateway.caller import Only
 from services.gateway.problems import BadRequest
 from services.shared.errors import Refused
 
 JSON, EVENTS = "application/json", "text/event-stream"
 _JSON_BODY = re.compile(r'application/(?:json|[a-z0-9.-]+\+json)\s*(?:;\s*charset="?utf-?8"?\s*)?;?', re.IGNORECASE)
+_LONGEST_ACCEPT = 1000  # characters: reading more would cost more than answering
 _QUALITY = re.compile(r"\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*", re.IGNORECASE)
 
 
@@ -36,8 +38,9 @@ class UnsupportedMediaType(Refused):
 class ShopRoute(APIRoute):
     """A route that refuses what it would otherwise guess at or pass over.
 
-    An `Accept` that it cannot meet, a body that is no JSON or names a field twice, a query parameter that it does not
-    know or that comes twice. Raises `NotAcceptable`, `UnsupportedMediaType`, `BadRequest`, `RequestValidationError`.
+    A caller who may not come in, an `Accept` that it cannot meet, a body that is no JSON or names a field twice, a
+    query parameter that it does not know or that comes twice. Raises what `Only` does, `NotAcceptable`,
+    `UnsupportedMediaType`, `BadRequest`, `RequestValidationError`.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -45,8 +48,11 @@ class ShopRoute(APIRoute):
         offers = [JSON, *self.responses.get(200, {}).get("content", {})]
         parameters = {field.alias for field in get_flat_params(self.dependant) if isinstance(field.field_info, Query)}
         takes_body = self.body_field is not None
+        only = [one.call for one in self.dependant.dependencies if isinstance(one.call, Only)]
 
         async def checked(request: Request) -> Response:
+            for door in only:
+                await door(request)  # before its body: who may not come in does not keep a place while it arrives
             preferred(request, offers)
             if takes_body:
                 _must_be_json(request)
@@ -58,7 +64,7 @@ class ShopRoute(APIRoute):
 
 def preferred(request: Request, offers: Collection[str]) -> str:
     """Which of these media types the caller likes best, the first of equal ones. Raises `NotAcceptable`."""
-    accepted = ",".join(request.headers.getlist("accept"))
+    accepted = ",".join(request.headers.getlist("accept"))[:_LONGEST_ACCEPT]
     if not accepted.strip():
         return next(iter(offers))
     ranges = [_range(one) for one in accepted.lower().split(",")]

@@ -35,12 +35,16 @@ _REFUSED = (
     r"\ufeff\ufdd0-\ufdef\ufffe\uffff"  # the byte order mark, and what is no character
     + "".join(chr(plane << 16 | last) for plane in range(1, 17) for last in (0xFFFE, 0xFFFF))
 )
-# White space, and what shows nothing when it stands alone (joiners, selectors, the fillers of Hangul).
-_BLANK = (
-    r" \u00a0\u00ad\u034f\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200d\u202f\u205f-\u2064\u2800\u3000\u3164"
+# White space but the plain blank, and what shows nothing alone (joiners, selectors, the fillers of Hangul).
+_UNSEEN = (
+    r"\u00a0\u00ad\u034f\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200d\u202f\u205f-\u2064\u2800\u3000\u3164"
     r"\ufe00-\ufe0f\uffa0"
 )
-TEXT = rf"^{_EDGE}[^{_REFUSED}]*[^{_REFUSED}{_BLANK}][^{_REFUSED}]*{_EDGE}$"
+# No two parts that follow each other begin alike: of those that do, an engine tries every way to share out the blanks.
+TEXT = (
+    rf"^{_EDGE}(?:[{_UNSEEN}][ {_UNSEEN}]*)?[^{_REFUSED} {_UNSEEN}]"  # the first that can be seen
+    rf"[^{_REFUSED}]*(?:[\t\n\r]{_EDGE})?$"
+)
 # 010 and 070 have two groups of four, all others three or four digits in the first. 02 is Seoul; 031 to 064 are the
 # provinces, 011 and 016 to 019 old mobiles, 0502 to 0508 numbers for life.
 PHONE = (
@@ -48,6 +52,8 @@ PHONE = (
     r"(?:(10|70)[-. ]?([0-9]{4})|(1[16-9]|2|3[1-3]|4[1-4]|5[1-5]|6[1-4]|80|50[2-8])[-. ]?([0-9]{3,4}))"
     rf"[-. ]?([0-9]{{4}}){_EDGE}$"
 )
+KEY = "^[ -~]*$"
+"""Of an `Idempotency-Key`: printable ASCII, which every client and proxy sends on as it is."""
 _DIGITS = re.compile("[1-9][0-9]{0,8}")
 _DATE_TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[-+ ][0-9]{2}:[0-9]{2})"
@@ -98,7 +104,12 @@ def _national(found: "re.Match[str]") -> str:
 
 def _number(value: object) -> object:
     """A number that was sent as its plain digits, as the shop's first version did. What else comes is judged later."""
-    return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
+    return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else _integer(value)
+
+
+def _integer(value: object) -> object:
+    """`1.0` is an integer to JSON Schema, and there are languages that write one so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _whole(most: int, digits: str) -> dict[str, Any]:
@@ -110,7 +121,7 @@ def _whole(most: int, digits: str) -> dict[str, Any]:
 def _not_zero(value: object) -> object:
     if value == 0:
         raise PydanticCustomError("zero", "Should move something")
-    return value
+    return _integer(value)
 
 
 def _flag(value: object) -> object:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
@@ -17,6 +18,10 @@ from services.shared.errors import ShopError, Unavailable
 
 MAX_STAYING = 500
 """How many may follow a timeline or wait for a payment at once: with more, whoever orders would wait, too."""
+MAX_STAYING_OF_ONE = 250
+"""How many of them may be one caller's, so that nobody takes all the places."""
+BODY_SECONDS = 5.0
+"""How long a body may take to arrive. An order is smaller than a packet."""
 _log = structlog.get_logger(__name__)
 
 
@@ -49,11 +54,11 @@ class BodyTooLarge(HTTPException):
 class Guard:
     """The outermost middleware: whatever happens to a request, it is answered, counted and told its id.
 
-    No more than `max_requests` are worked on at once, beside them no more than `MAX_STAYING` who read server-sent
-    events or wait for a payment, and the platform's probes always; who comes on top is shed: `Overloaded`, with nothing
-    read and nothing asked of anybody. A request whose answer has not begun after `request_seconds` is cancelled:
-    `RequestTimeout`, or `BodyTimeout` where it waited for its body. A body of more than `largest_body` bytes is refused
-    with 413.
+    No more than `max_requests` are worked on at once, beside them no more than `MAX_STAYING` who were let to stay
+    (`stay`), and the platform's probes always; who comes on top is shed: `Overloaded`, with nothing read and nothing
+    asked of anybody. A request whose answer has not begun after `request_seconds` is cancelled: `RequestTimeout`, or
+    `BodyTimeout` where its body was not there after `BODY_SECONDS`. A body of more than `largest_body` bytes is
+    refused with 413.
     """
 
     def __init__(
@@ -63,13 +68,13 @@ class Guard:
         self._metrics = metrics
         self._largest_body = largest_body
         self._request_seconds = request_seconds
-        self._requests, self._staying = _Places(max_requests), _Places(MAX_STAYING)
+        self._places = _Places(max_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._metrics, self._largest_body)
+        exchange = _Exchange(scope, receive, send, self._metrics, self._largest_body, self._request_seconds)
         structlog.contextvars.bind_contextvars(request_id=request_id(exchange.request))
         bind_trace_id(exchange.request)
         try:
@@ -83,10 +88,8 @@ class Guard:
     def _place(self, request: Request) -> AbstractContextManager[None]:
         if request.scope["path"] in PROBES:
             return nullcontext()  # an overloaded process must not be taken for a dead one
-        followed = request.method == "GET" and request.scope["path"].endswith("/events")
-        reads = followed and "text/event-stream" in request.headers.get("accept", "")
-        stays = reads or (request.method == "POST" and "wait=" in request.headers.get("prefer", ""))
-        return self._staying if stays else self._requests
+        request.state.place = _Place(self._places)
+        return request.state.place
 
     async def _pass_on(self, exchange: "_Exchange") -> None:
         exchange.refuse_long_body()
@@ -103,8 +106,14 @@ class Guard:
             request.state.deadline = None
 
 
-def extend(request: Request, seconds: float) -> None:
-    """Give a request that much more time, for a wait that its caller asked for; nothing where it has no deadline."""
+def stay(request: Request, caller: str, *, seconds: float = 0) -> None:
+    """Let a request stay: it takes no place any more of those who are answered at once, and has so much more time.
+
+    Raises `Overloaded` where as many stay as may, of all callers or of this one.
+    """
+    place: _Place | None = getattr(request.state, "place", None)
+    if place is not None:
+        place.stay(caller)
     deadline = _deadline(request)
     if deadline is not None and (when := deadline.when()) is not None:
         deadline.reschedule(when + seconds)
@@ -116,31 +125,63 @@ def _deadline(request: Request) -> asyncio.Timeout | None:
     return None if deadline is None or deadline.expired() else deadline
 
 
-class _Places(AbstractContextManager[None]):
-    """So many at once. Entering raises `Overloaded` where none is free."""
+class _Places:
+    """Who is inside: how many more may come, and who stays."""
 
-    def __init__(self, number: int) -> None:
-        self._free = number
+    def __init__(self, requests: int) -> None:
+        self.free = requests
+        self.staying = Counter[str]()
+
+
+class _Place(AbstractContextManager[None]):
+    """A request's own place. Entering raises `Overloaded` where none is free."""
+
+    def __init__(self, places: _Places) -> None:
+        self._places = places
+        self._staying: str | None = None
 
     def __enter__(self) -> None:
-        if not self._free:
+        if not self._places.free:
             raise Overloaded
-        self._free -= 1
+        self._places.free -= 1
+
+    def stay(self, caller: str) -> None:
+        staying = self._places.staying
+        if staying.total() >= MAX_STAYING or staying[caller] >= MAX_STAYING_OF_ONE:
+            raise Overloaded
+        self._leave()
+        self._places.staying[caller] += 1
+        self._staying = caller
 
     def __exit__(self, *_: object) -> None:
-        self._free += 1
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._staying is None:
+            self._places.free += 1
+        else:
+            self._places.staying -= Counter([self._staying])
 
 
 class _Exchange:
     """A request on its way in and its answer on its way out."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, metrics: Metrics, largest_body: int) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        metrics: Metrics,
+        largest_body: int,
+        request_seconds: float,
+    ) -> None:
         self.request = Request(scope)
         self.begun = False
         self.awaits_body = False
         self._receive, self._send = receive, send
         self._metrics = metrics
         self._began = time.perf_counter()
+        self._ends = asyncio.get_running_loop().time() + request_seconds
         self._largest_body, self._received, self._whole = largest_body, 0, False
 
     def refuse_long_body(self) -> None:
@@ -151,14 +192,25 @@ class _Exchange:
 
     async def receive(self) -> Message:
         """The next part of the body; raises a 413 once there is too much of it, as the announced length may be none."""
-        self.awaits_body = not self._whole
+        if self._whole:
+            return await self._receive()
+        if not self.awaits_body:
+            self._end_at(min(self._ends, asyncio.get_running_loop().time() + BODY_SECONDS))
+        self.awaits_body = True
         message = await self._receive()
-        self.awaits_body = False
-        self._whole = self._whole or not message.get("more_body", False)
+        if not message.get("more_body", False):
+            self.awaits_body, self._whole = False, True
+            self._end_at(self._ends)
         self._received += len(message.get("body", b""))
         if self._received > self._largest_body:
             raise BodyTooLarge
         return message
+
+    def _end_at(self, moment: float) -> None:
+        """Move the deadline, unless the answer has begun."""
+        deadline = _deadline(self.request)
+        if deadline is not None and deadline.when() is not None:
+            deadline.reschedule(moment)
 
     async def send(self, message: Message) -> None:
         """Send on. With its first part an answer gets the request's id, is counted, and is out of the deadline."""

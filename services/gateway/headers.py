@@ -50,7 +50,10 @@ def install_headers(app: FastAPI, cors_origins: Sequence[str]) -> None:
 
 
 class AnswerHeaders:
-    """Gives every answer the security headers; one that does not say how long it may be kept is kept by nobody."""
+    """Gives every answer the security headers; one that does not say how long it may be kept is kept by nobody.
+
+    A HEAD is answered as a GET, without the body (RFC 9110, 9.3.2): no route needs to know of it.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -60,15 +63,21 @@ class AnswerHeaders:
             await self._app(scope, receive, send)
             return
 
+        is_head = scope["method"] == "HEAD"
+
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = message["headers"]
                 said = {name for name, _ in own}
                 unsaid = [header for header in _UNLESS_IT_SAYS_OTHERWISE if header[0] not in said]
                 message["headers"] = [*own, *_EVERY_ANSWER, *unsaid]
-            await send(message)
+                await send(message)
+                if is_head:
+                    await send({"type": "http.response.body"})
+            elif not is_head:
+                await send(message)
 
-        await self._app(scope, receive, send_on)
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send_on)
 
 
 class Public:

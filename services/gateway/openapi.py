@@ -36,6 +36,23 @@ _HEADERS: dict[str, tuple[str, Any]] = {
     "X-Request-Id": ("The caller's own id of the request, or a new one.", "7d0f5c2e"),
 }
 _ALWAYS_SENT = {"ETag", "Location", "Deprecation", "Link", "Retry-After", "WWW-Authenticate", "X-Request-Id"}
+_TAG = r'[ \t]*(?:(?:W/)?"[!\x23-\x7e\x80-\xff]*"[ \t]*)?'
+# What FastAPI cannot say of the headers that are sent, as it knows them by lower case alone.
+_SENT: dict[str, dict[str, Any]] = {
+    "Idempotency-Key": {"description": "Made anew for each request; a retry sends the same one.", "example": "first-1"},
+    "If-Match": {
+        "description": "The versions (`ETag`) that may be changed, or `*` for any.",
+        "example": '"v5"',
+        "schema": {"type": "string", "pattern": rf"^(?:\*|{_TAG}(?:,{_TAG})*)$"},
+    },
+    "If-None-Match": {
+        "description": "The versions (`ETag`) that the caller has.",
+        "example": '"v5"',
+        "schema": {"type": "string"},
+    },
+    "Last-Event-ID": {"description": "As server-sent events: what comes after this version.", "example": "3"},
+    "Prefer": {"description": "`wait=N` (RFC 7240): wait up to N seconds for the payment.", "example": "wait=10"},
+}
 
 
 class WrongValue(BaseModel):
@@ -135,6 +152,11 @@ def _complete(operation: dict[str, Any], *, probe: bool) -> None:
         codes |= {*_WITH_A_TOKEN}
     if "requestBody" in operation:
         codes |= {*_WITH_A_BODY}
+    for parameter in operation.get("parameters", []):
+        _tell_of(parameter)
+        if parameter["name"] == "Idempotency-Key" and "idempotency-key-missing" in codes:
+            parameter["required"] = True
+            parameter["schema"]["minLength"] = 1
     refused = refusals(*sorted(codes))
     if "requestBody" in operation:
         refused[408] = _refusal(408, ["request-timeout"])
@@ -143,6 +165,17 @@ def _complete(operation: dict[str, Any], *, probe: bool) -> None:
         responses[str(status)] = response
     for response in responses.values():
         response.setdefault("headers", {}).update(headers("X-Request-Id"))
+
+
+def _tell_of(parameter: dict[str, Any]) -> None:
+    """Describe a parameter as it goes over the wire, where nothing is null: what is not sent is not there."""
+    schema: dict[str, Any] = parameter["schema"]
+    if "anyOf" in schema:
+        [sent] = [option for option in schema.pop("anyOf") if option != {"type": "null"}]
+        schema.update(sent)
+    for name, said in _SENT.items():
+        if parameter["in"] == "header" and parameter["name"] == name.lower():
+            parameter |= {"name": name} | said
 
 
 def _example(code: str, status: int) -> str:

@@ -114,7 +114,10 @@ def install_problems(app: FastAPI) -> None:
 
     async def shop_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ShopError)
-        if not isinstance(error, Refused | OrderIntakePaused):  # of which there may be hundreds a second
+        if isinstance(error, Refused):
+            # Why a token is not taken is for nobody else to know. Of the others, the message may be what was sent.
+            _log.info("request refused", code=error.code, reason=str(error) if error.status == 401 else None)
+        elif not isinstance(error, OrderIntakePaused):  # of which there may be hundreds a second
             _log.warning("request failed", code=error.code, error=str(error))
         return shop_problem(request, error)
 
@@ -122,6 +125,7 @@ def install_problems(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         if any(found["type"] == "json_invalid" for found in error.errors()):
             return problem(request, "bad-request", 400)
+        _log.info("request refused", code="invalid-request")
         language = _language(request.headers.get("accept-language", ""))
         return problem(request, "invalid-request", 422, wrong_values(error.errors(), language))
 
@@ -129,8 +133,8 @@ def install_problems(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         answer = problem(request, _CODES.get(error.status_code, "bad-request"), error.status_code)
         answer.headers.update(error.headers or {})
-        if error.status_code == 405:
-            answer.headers["Allow"] = ", ".join(_methods(app, request.url.path))  # the router names one route's alone
+        if error.status_code == 405 and (methods := _methods(app, request.url.path)):
+            answer.headers["Allow"] = ", ".join(methods)  # the router names one route's alone
         return answer
 
     app.add_exception_handler(ShopError, shop_error)
@@ -139,9 +143,10 @@ def install_problems(app: FastAPI) -> None:
 
 
 def _methods(app: FastAPI, path: str) -> list[str]:
-    """The methods of all routes of a path."""
+    """The methods of all routes of a path, as far as they are described."""
     routes: dict[str, Any] = app.openapi()["paths"]
-    return sorted(method.upper() for route in routes if compile_path(route)[0].match(path) for method in routes[route])
+    found = {method.upper() for route in routes if compile_path(route)[0].match(path) for method in routes[route]}
+    return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
 def _language(accept: str) -> str:

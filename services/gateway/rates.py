@@ -31,6 +31,7 @@ from services.shared.settings import RateSettings
 Who = Callable[[Request], Awaitable[str | None]]
 """The name of the caller whose token is valid; nothing where there is none."""
 _CONNECTIONS = 8
+_UNCOUNTED = PROBES - {"/metrics"}  # which cost a query each, and are asked for by few
 _log = structlog.get_logger(__name__)
 
 
@@ -221,7 +222,7 @@ class Rates:
 class RateLimits:
     """Middleware: refuses who sends too many requests, with 429, and tells everybody how many are left.
 
-    Callers are counted by the name that `who` finds, others by their address. The platform's probes are not counted.
+    Callers are counted by the name that `who` finds, others by their address. Health is not counted.
     Stands inside `Guard`, which gives refusals their request id and counts them.
     """
 
@@ -229,7 +230,7 @@ class RateLimits:
         self._app, self._rates, self._who = app, rates, who
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in PROBES:
+        if scope["type"] != "http" or scope["path"] in _UNCOUNTED:
             await self._app(scope, receive, send)
             return
         request = Request(scope)

@@ -11,7 +11,7 @@ from services.gateway.classic import classic
 from services.gateway.conditional import IfNoneMatch
 from services.gateway.contract import ShopRoute
 from services.gateway.cursor import AskedPage
-from services.gateway.fields import OrderId, ProductId
+from services.gateway.fields import KEY, OrderId, ProductId
 from services.gateway.headers import Public
 from services.gateway.openapi import refusals, revalidated
 from services.gateway.parts import Parts, parts
@@ -82,7 +82,7 @@ async def move_stock(
     body: MovementRequest,
     shop: Shop,
     who: Operator,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=64)] = None,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=64, pattern=KEY)] = None,
 ) -> StockAnswer:
     """Change the stock by hand. With an Idempotency-Key, once."""
     reference = _reference(who.user_id, product_id, idempotency_key) if idempotency_key else new_order_id()

@@ -14,6 +14,7 @@ from services.order.acceptance import NewOrder
 from services.order.admission import AdmissionReport
 from services.order.book import OrderReading
 from services.order.circuit import Intake
+from services.order.statuses import EventType
 from services.order.tables import OrderEvent, Product
 
 T = TypeVar("T")
@@ -156,6 +157,9 @@ class OrderAnswer(Wire):
         return OrderAnswer.model_validate({**reading.order.model_dump(), **reading.view.model_dump()})
 
 
+_SETTLED = (EventType.COMPENSATION_RETRIED, EventType.COMPENSATION_SKIPPED)
+
+
 class EventAnswer(Wire):
     version: int
     type: str
@@ -163,8 +167,13 @@ class EventAnswer(Wire):
     detail: dict[str, str]
 
     @staticmethod
-    def of(event: OrderEvent) -> "EventAnswer":
-        return EventAnswer.model_validate(event, from_attributes=True)
+    def of(event: OrderEvent, *, to_operator: bool) -> "EventAnswer":
+        """A customer is not told who of the staff did something, nor what they noted when they settled it."""
+        answer = EventAnswer.model_validate(event, from_attributes=True)
+        if not to_operator:
+            told = answer.detail.keys() - {"actor"} - ({"reason"} if event.type in _SETTLED else set())
+            answer.detail = {name: value for name, value in answer.detail.items() if name in told}
+        return answer
 
 
 class PendingPaymentAnswer(Wire):

@@ -11,6 +11,7 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from services.gateway.caller import Caller
 from services.gateway.schemas import EventAnswer
 from services.order.book import OrderBook, OrderReading, Progress
 from services.order.statuses import OrderStatus
@@ -82,10 +83,11 @@ class Timelines:
                 for reader in readers:
                     reader.end()
 
-    async def answer(self, reading: OrderReading, last_event_id: str, *, until: float) -> Response:
-        """The timeline after the event that a reader saw last, as it grows: until no more can come, or until a time.
+    async def answer(self, reading: OrderReading, last_event_id: str, who: Caller) -> Response:
+        """The timeline after the event that a reader saw last, as it grows: until no more can come, or until their
+        token expires.
 
-        `until` is in seconds since 1970. An id that was never given out means from the start. 204 where no more can
+        An id that was never given out means from the start. 204 where no more can
         come from the outset: that keeps an EventSource from coming back. Raises `Unavailable`.
         """
         seen = int(last_event_id) if re.fullmatch(r"[0-9]{1,9}", last_event_id) else 0
@@ -95,7 +97,7 @@ class Timelines:
         reader.hear(await self._book.timeline(reader.order_id, after=reader.after))
         if _is_over(reading.view, reader):
             reader.end()
-        return _Stream(self, reader, until)
+        return _Stream(self, reader, who)
 
     @contextmanager
     def followed_by(self, reader: _Reader) -> Generator[None]:
@@ -151,9 +153,9 @@ class _Stream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, timelines: Timelines, reader: _Reader, until: float) -> None:
+    def __init__(self, timelines: Timelines, reader: _Reader, who: Caller) -> None:
         # Of nginx and its like, the second: a proxy that waits for more would keep the events back.
-        super().__init__(_sent(reader, until), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        super().__init__(_sent(reader, who), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._timelines, self._reader = timelines, reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -161,13 +163,14 @@ class _Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def _sent(reader: _Reader, until: float) -> AsyncIterator[str]:
+async def _sent(reader: _Reader, who: Caller) -> AsyncIterator[str]:
     yield f"retry: {RETRY_MILLISECONDS}\n\n"
     while True:
-        left = until - time.time()
+        left = who.expires_at - time.time()
         events = await reader.news(min(HEARTBEAT_SECONDS, left))
         for event in events:
-            yield f"id: {event.version}\nevent: {event.type}\ndata: {EventAnswer.of(event).model_dump_json()}\n\n"
+            told = EventAnswer.of(event, to_operator=who.sees is None).model_dump_json()
+            yield f"id: {event.version}\nevent: {event.type}\ndata: {told}\n\n"
         if reader.done or left <= 0:
             return
         if not events:

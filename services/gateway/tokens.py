@@ -22,6 +22,8 @@ _SMALLEST_RSA = 2048
 _LONGEST_TOKEN = 8192
 _LARGEST_JWKS = 256 * 1024
 _FETCH_SECONDS = 3.0
+_MISSING_SECONDS = 1.0
+"""The longest that a request whose key is not known waits for it: anybody can make up such a one."""
 _log = structlog.get_logger(__name__)
 
 Fetch = Callable[[], Awaitable[object]]
@@ -72,21 +74,19 @@ class SigningKeys:
         self._keys: dict[tuple[str, str], _Key] = {}
         self._asked_at = -float("inf")
         self._away = False
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
 
     async def keep_fresh(self) -> None:
         """Fetch the keys now and from time to time, for ever; soon again while there are none."""
         while True:
-            async with self._asking:
-                await self._ask()
+            await self._asked()
             await asyncio.sleep(self._refresh_seconds if self._keys else 1.0)
 
     async def key(self, key_id: str, algorithm: str) -> jwt.PyJWK:
         """The key that a token names. Raises `InvalidToken` where the issuer has none, `KeysUnavailable`."""
         if (found := self._keys.get((key_id, algorithm))) is None:
-            async with self._asking:  # of many who miss a key, one asks
-                if (key_id, algorithm) not in self._keys and self._clock() - self._asked_at >= self._cooldown_seconds:
-                    await self._ask()
+            if self._asking is not None or self._clock() - self._asked_at >= self._cooldown_seconds:
+                await asyncio.wait([self._asked()], timeout=_MISSING_SECONDS)
             self.must_be_known()
             if (found := self._keys.get((key_id, algorithm))) is None:
                 raise InvalidToken("unknown key")
@@ -96,6 +96,17 @@ class SigningKeys:
         """Raises `KeysUnavailable` while there are no keys at all."""
         if not self._keys:
             raise KeysUnavailable
+
+    def _asked(self) -> asyncio.Task[None]:
+        """The fetch that is under way, or a new one: of many who miss a key, one asks."""
+
+        def done(_: object) -> None:
+            self._asking = None
+
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+            self._asking.add_done_callback(done)
+        return self._asking
 
     async def _ask(self) -> None:
         self._asked_at = self._clock()

@@ -4,6 +4,7 @@ import re
 from typing import Any, Final
 
 import pytest
+from starlette.types import Message
 
 from tests.api.world import CARRIER, HANEUL, MINJI, OPERATOR, ORDER, Shop, is_problem
 from tests.issuer import bearer
@@ -105,3 +106,22 @@ async def test_a_list_holds_nothing_of_somebody_elses(shop: Shop, what: str) -> 
     await shop.parts.coupons.issue(order_id=order_id, user_id="minji", amount=9000)
     assert [item["orderId"] for item in (await call(shop, what, MINJI)).json()["items"]] == [order_id]
     assert (await call(shop, what, HANEUL)).json()["items"] == []
+
+
+@pytest.mark.parametrize("what", BODIES)
+async def test_who_may_not_come_in_is_told_so_before_a_body_is_read(shop: Shop, what: str) -> None:
+    async def unread() -> Message:
+        raise AssertionError("the body was read")
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    method, path = what.split(" ")
+    for who, status in ((NOBODY, 401), (MINJI if MINJI not in RULES[what] else CARRIER, 403)):
+        headers = [(name.lower().encode(), value.encode()) for name, value in who.items()]
+        sent.clear()
+        scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
+        await shop.app(scope, unread, send)
+        assert sent[0]["status"] == status

@@ -296,3 +296,18 @@ async def test_the_page_at_docs_runs_scripts_from_files_of_ours_alone(shop: Shop
 @pytest.mark.parametrize("path", ["/redoc", "/docs/", "/docs/__init__.py", "/docs/..%2F__init__.py", "/products/"])
 async def test_there_is_nothing_else(shop: Shop, path: str) -> None:
     is_problem(await shop.client.get(path), 404, "not-found")
+
+
+@pytest.mark.parametrize("what", ["/products", "/livez", "/no/such/route", "/orders", "/docs"])
+async def test_a_head_is_a_get_without_its_body(shop: Shop, what: str) -> None:
+    headers = {**MINJI, "X-Request-Id": "same"}
+    head, get = await shop.client.head(what, headers=headers), await shop.client.get(what, headers=headers)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers == get.headers
+
+
+async def test_a_head_of_a_timeline_that_could_be_followed_ends_at_once(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    async with asyncio.timeout(30):
+        head = await shop.client.head(f"/orders/{order_id}/events", headers={**MINJI, "Accept": "text/event-stream"})
+    assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")

@@ -19,7 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 import api
 from services.gateway import guard
-from services.gateway.guard import Guard, extend
+from services.gateway.guard import Guard, stay
 from services.gateway.operations import PROBES, Metrics, install_operations
 from services.gateway.problems import install_problems
 from services.gateway.server import Server, listen
@@ -122,7 +122,9 @@ def counter(*, max_requests: int = 1, request_seconds: float = 30) -> Counter:
     async def wait_with_a_body(body: dict[str, Any]) -> None:
         await it.wait()
 
-    async def stream() -> StreamingResponse:
+    async def stream(request: Request) -> StreamingResponse:
+        stay(request, request.headers.get("x-caller", "minji"))
+
         async def events() -> AsyncGenerator[str]:
             yield "data: first\n\n"
             await it.wait()
@@ -130,7 +132,9 @@ def counter(*, max_requests: int = 1, request_seconds: float = 30) -> Counter:
 
         return StreamingResponse(events(), media_type="text/event-stream")
 
-    async def slow_stream() -> StreamingResponse:
+    async def slow_stream(request: Request) -> StreamingResponse:
+        stay(request, "minji")
+
         async def events() -> AsyncGenerator[str]:
             yield "data: first\n\n"
             await asyncio.sleep(3 * SOON)
@@ -141,7 +145,9 @@ def counter(*, max_requests: int = 1, request_seconds: float = 30) -> Counter:
     async def broken() -> None:
         raise RuntimeError("hunter2")
 
-    async def broken_stream() -> StreamingResponse:
+    async def broken_stream(request: Request) -> StreamingResponse:
+        stay(request, "minji")
+
         async def events() -> AsyncGenerator[str]:
             yield "data: first\n\n"
             raise RuntimeError("hunter2")
@@ -160,7 +166,7 @@ def counter(*, max_requests: int = 1, request_seconds: float = 30) -> Counter:
         raise AssertionError
 
     async def patient(request: Request) -> str:
-        extend(request, 30)
+        stay(request, "minji", seconds=30)
         await asyncio.sleep(3 * SOON)
         return "well waited"
 
@@ -235,12 +241,23 @@ async def test_streams_have_places_of_their_own(monkeypatch: pytest.MonkeyPatch)
         assert (await it.get("/slow/events", EVENTS)).status_code == 200
 
 
-async def test_only_reading_events_can_be_a_stream() -> None:
+async def test_no_caller_takes_all_the_places_of_those_who_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MAX_STAYING_OF_ONE", 1)
+    it = counter()
+    async with it.somebody_inside("/events", EVENTS):
+        is_problem(await it.get("/events", EVENTS), 503, "overloaded")
+        async with it.somebody_inside("/events", {**EVENTS, "X-Caller": "haneul"}):
+            assert (await it.get("/hello")).status_code == 200
+    assert (await it.get("/slow/events", EVENTS)).status_code == 200
+
+
+async def test_what_is_asked_for_is_no_reason_to_stay() -> None:
     it = counter()
     async with it.somebody_inside(), it.client as client:
-        is_problem(await client.post("/deliveries/events", json={}, headers=EVENTS), 503, "overloaded")
-        is_problem(await client.get("/hello", headers=EVENTS), 503, "overloaded")
-        is_problem(await client.get("/events"), 503, "overloaded")
+        wishes = {**EVENTS, "Prefer": "wait=30"}
+        is_problem(await client.post("/deliveries/events", json={}, headers=wishes), 503, "overloaded")
+        is_problem(await client.post("/orders", json={}, headers=wishes), 503, "overloaded")
+        is_problem(await client.get("/events", headers=EVENTS), 503, "overloaded")
 
 
 @pytest.mark.parametrize("path", ["/broken", "/own-timeout"])
@@ -329,7 +346,8 @@ async def test_the_shop_takes_as_many_requests_as_it_is_told_to(
         await engine.entered.wait()
         if waits:
             assert (await client.get("/products")).status_code == 200
-            is_problem(await client.post("/orders", json=ORDER, headers=headers), 503, "overloaded")
+            more = await client.post("/orders", json=ORDER, headers=headers)  # accepted, but not waited for
+            assert (more.status_code, "preference-applied" in more.headers) == (202, False)
         else:
             is_problem(await client.get("/products"), 503, "overloaded")
         assert (await client.get("/readyz")).status_code == 200
@@ -389,6 +407,30 @@ async def test_a_body_that_does_not_come_costs_the_client_its_connection() -> No
     assert (b"connection", b"close") in begin["headers"]
 
 
+async def test_a_body_has_less_time_than_a_request_and_what_comes_after_it_has_what_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guard, "BODY_SECONDS", SOON)
+    it = counter(request_seconds=30)
+    parts = [b'{"a":']
+
+    async def receive() -> Message:
+        if parts:
+            return {"type": "http.request", "body": parts.pop(), "more_body": True}
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    headers = {"Content-Type": "application/json"}
+    begin, _ = await it.asgi("/echo", receive, method="POST", headers=headers)
+    assert begin["status"] == 408
+    async with it.client as client:
+        waiting = asyncio.create_task(client.post("/wait", json={}))
+        await it.entered.get()
+        await asyncio.sleep(3 * SOON)  # longer than a body may take, which was here at once
+        it.opened.set()
+        assert (await waiting).status_code == 200
+
+
 async def test_an_answer_that_has_begun_has_all_the_time_it_needs() -> None:
     it = counter(request_seconds=SOON)
     answer = await it.get("/slow/events")
@@ -446,14 +488,14 @@ async def test_a_route_can_take_more_time() -> None:
 
 
 def test_more_time_means_nothing_where_there_is_no_deadline() -> None:
-    extend(Request({"type": "http"}), 30)
+    stay(Request({"type": "http"}), "minji", seconds=30)
 
 
 async def test_time_is_added_to_what_was_left() -> None:
     now = asyncio.get_running_loop().time()
     async with asyncio.timeout_at(now + 100) as deadline:
         await asyncio.sleep(0)
-        extend(Request({"type": "http", "state": {"deadline": deadline}}), 30)
+        stay(Request({"type": "http", "state": {"deadline": deadline}}), "minji", seconds=30)
         assert deadline.when() == now + 130
 
 

@@ -89,7 +89,9 @@ async def test_an_unknown_route_and_a_wrong_method_are_problems(shop: Shop) -> N
     is_problem(await shop.client.get("/no/such/route"), 404, "not-found")
     answer = await shop.client.delete("/products")
     is_problem(answer, 405, "method-not-allowed")
-    assert answer.headers["allow"] == "GET"
+    assert answer.headers["allow"] == "GET, HEAD"
+    assert (await shop.client.delete("/orders")).headers["allow"] == "GET, HEAD, POST"
+    assert (await shop.client.delete("/docs")).headers["allow"] == "GET"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +193,7 @@ TEXTS = ['"1.0"', '"+1"', '" 1"', '"1_0"', '"１"', '"101"', '""']
 
 @pytest.mark.parametrize(
     "qty",
-    ["0", "-1", "101", "1e400", "1.5", "1.0", "NaN", "Infinity", "-Infinity", "9" * 400, "true", "null", "[1]", *TEXTS],
+    ["0", "-1", "101", "1e400", "1.5", "NaN", "Infinity", "-Infinity", "9" * 400, "true", "null", "[1]", *TEXTS],
 )
 async def test_a_quantity_is_a_whole_number_of_pieces(shop: Shop, qty: str) -> None:
     body = json.dumps({**ORDER, "qty": "QTY"}).replace('"QTY"', qty)
@@ -200,7 +202,18 @@ async def test_a_quantity_is_a_whole_number_of_pieces(shop: Shop, qty: str) -> N
     assert [error["pointer"] for error in found["errors"]] == ["/qty"]
 
 
-@pytest.mark.parametrize("price", ["0", "-4500", "4500.0", '"4,500"', "true", "NaN"])
+async def test_a_whole_number_may_be_written_with_a_point(shop: Shop) -> None:
+    assert (await shop.order(qty=1.0, productPrice=4500.0)).json()["amount"] == 4500
+
+
+async def test_a_key_is_plain_ascii(shop: Shop) -> None:
+    for key in (b"\xed\x95\x9c", b"\x01", b"\x85"):
+        headers = [*[(name.encode(), value.encode()) for name, value in MINJI.items()], (b"Idempotency-Key", key)]
+        is_problem(await shop.client.post("/orders", json=ORDER, headers=headers), 422, "invalid-request")
+    assert await shop.count() == 0
+
+
+@pytest.mark.parametrize("price", ["0", "-4500", "4500.5", '"4,500"', "true", "NaN"])
 async def test_a_price_is_a_whole_number(shop: Shop, price: str) -> None:
     body = json.dumps({**ORDER, "productPrice": "PRICE"}).replace('"PRICE"', price)
     answer = await shop.client.post("/orders", content=body.encode(), headers=KEYED)

@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import json
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Generator, Sequence
 from dataclasses import replace
 
+import httpx2
 import pytest
+import structlog
 from fastapi import FastAPI
 from sqlalchemy import event
 from sqlalchemy.pool import QueuePool
@@ -15,17 +18,18 @@ from starlette.types import ASGIApp, Message, Scope
 
 import api
 from services.gateway import stream
+from services.gateway.caller import Caller, Role
 from services.order.book import OrderBook, Progress
 from services.order.statuses import EventType
 from services.order.tables import OrderEvent
 from services.shared.database import Database
 from services.shared.errors import DatabaseUnavailable
-from tests.api.world import CANCELED, CANCELING, DECLINED, DELIVERED, MINJI, ORDER, PLACED, Shop, is_problem
+from tests.api.world import CANCELED, CANCELING, DECLINED, DELIVERED, MINJI, OPERATOR, ORDER, PLACED, Shop, is_problem
 from tests.issuer import bearer
 
 EVENT_STREAM = {"Accept": "text/event-stream"}
 STILL_HERE = ": still here\n\n"
-NEVER = 1e12
+FOREVER = Caller("minji", Role.CUSTOMER, math.inf)
 Seen = tuple[int, str]
 
 
@@ -95,7 +99,7 @@ async def following(
     reader = Following()
 
     async def answer() -> None:
-        await app(as_sent(order_id, {**who, **EVENT_STREAM, "Last-Event-ID": last}), reader.receive, reader.send)
+        await app(as_sent(order_id, {**EVENT_STREAM, **who, "Last-Event-ID": last}), reader.receive, reader.send)
 
     answering = asyncio.create_task(answer())
     try:
@@ -254,7 +258,7 @@ async def test_what_ends_an_order_before_the_first_round_ends_the_stream(shop: S
     order_id = await shop.ordered()
     reading = await rounds.get(order_id)
     await shop.record(order_id, DECLINED, EventType.PAYMENT_DECLINED)
-    answer = await rounds.app.state.timelines.answer(reading, "", until=NEVER)
+    answer = await rounds.app.state.timelines.answer(reading, "", FOREVER)
     async with following(answer, order_id) as reader:
         assert [await reader.event(), await reader.event()] == [(1, "OrderReceived"), (2, "PaymentDeclined")]
         await rounds.last()
@@ -264,7 +268,7 @@ async def test_what_ends_an_order_before_the_first_round_ends_the_stream(shop: S
 async def test_who_comes_during_a_round_misses_nothing(shop: Shop, rounds: Rounds) -> None:
     """What that round fetches begins after what the others have seen already."""
     order_id = await shop.ordered()
-    answer = await rounds.app.state.timelines.answer(await rounds.get(order_id), "", until=NEVER)
+    answer = await rounds.app.state.timelines.answer(await rounds.get(order_id), "", FOREVER)
     await shop.record(order_id, PLACED, EventType.ORDER_PLACED)
     async with following(rounds.app, order_id, last="2") as other, contextlib.AsyncExitStack() as stack:
         come = list[Following]()
@@ -293,7 +297,7 @@ async def test_two_hundred_who_wait_cost_one_query_a_round_and_hold_no_connectio
     async with contextlib.AsyncExitStack() as stack:
         readers: list[Following] = []
         for reading in readings:
-            answer = await rounds.app.state.timelines.answer(reading, "1", until=NEVER)
+            answer = await rounds.app.state.timelines.answer(reading, "1", FOREVER)
             readers.append(await stack.enter_async_context(following(answer, reading.view.order_id)))
         await rounds.next()  # which had begun before most of them came
         with queries(shop.parts.order_database) as sent:
@@ -383,20 +387,17 @@ async def test_a_database_that_is_away_ends_no_stream(
         assert [_seen(part), *await reader.rest()] == [(2, "OrderCanceling"), (3, "OrderCanceled")]
 
 
-async def test_an_error_that_nobody_expected_is_logged_and_ends_no_stream(
-    shop: Shop, rounds: Rounds, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_an_error_that_nobody_expected_is_logged_and_ends_no_stream(shop: Shop, rounds: Rounds) -> None:
     order_id = await shop.ordered()
     async with following(rounds.app, order_id, last="1") as reader:
         rounds.error = RuntimeError("a bug")
-        await rounds.next()
+        with structlog.testing.capture_logs() as logs:
+            await rounds.next()
         rounds.error = None
         await shop.record(order_id, DECLINED, EventType.PAYMENT_DECLINED)
         await rounds.last()
         assert await reader.rest() == [(2, "PaymentDeclined")]
-    said = capsys.readouterr().out
-    assert "timelines could not be read" in said
-    assert "a bug" in said
+    assert [(log["event"], log["log_level"]) for log in logs] == [("timelines could not be read", "error")]
 
 
 @pytest.mark.parametrize("seconds_left", [-1, 1])
@@ -452,3 +453,34 @@ async def test_nobody_waits_for_a_payment_once_the_server_drains(shop: Shop) -> 
     async with asyncio.timeout(10):
         answer = await shop.client.post("/orders", json=ORDER, headers=headers)
     assert (answer.status_code, answer.json()["orderStatus"]) == (202, "OrderReceived")
+
+
+@pytest.mark.parametrize("accept", ["text/*", "TEXT/Event-Stream", "application/json;q=0.1, text/event-stream"])
+async def test_who_follows_takes_no_place_of_those_who_want_to_be_served(shop: Shop, accept: str) -> None:
+    order_id = await shop.ordered()
+    app = api.create_app(shop.parts, max_requests=1)
+    async with (
+        app.router.lifespan_context(app),
+        following(app, order_id, {**MINJI, "Accept": accept}) as reader,
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://shop") as client,
+    ):
+        assert await reader.event() == (1, "OrderReceived")
+        assert (await client.get("/products")).status_code == 200
+
+
+async def test_a_customer_is_not_told_who_of_the_staff_did_something_or_what_they_noted(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    by = {"reason": "operator", "actor": "boss@street12.example"}
+    settled = {"undo": "refund_payment", "actor": "boss@street12.example", "reason": "she shouted at us"}
+    await shop.record(order_id, CANCELING, EventType.ORDER_CANCELING, detail=by)
+    await shop.record(order_id, CANCELED, EventType.COMPENSATION_SKIPPED, detail=settled)
+    for accept in ("application/json", "text/event-stream"):
+        path, headers = f"/orders/{order_id}/events", {"Accept": accept}
+        theirs = (await shop.client.get(path, headers=headers | MINJI)).text
+        assert '"reason":"operator"' in theirs
+        assert '"undo":"refund_payment"' in theirs
+        assert "boss" not in theirs
+        assert "shouted" not in theirs
+        staff = (await shop.client.get(path, headers=headers | OPERATOR)).text
+        assert "boss" in staff
+        assert "shouted" in staff

@@ -1,5 +1,6 @@
 """Whose word the API takes for who is calling: tokens that are good, and all the others."""
 
+import asyncio
 import base64
 import json
 import time
@@ -16,6 +17,7 @@ from jwt.algorithms import ECAlgorithm
 from jwt.warnings import InsecureKeyLengthWarning
 
 from deploy.issuer import AUDIENCE, ISSUER, Issuer
+from services.gateway import tokens as module
 from services.gateway.caller import Role
 from services.gateway.tokens import InvalidToken, KeysUnavailable, SigningKeys, Tokens
 from tests.api.world import MINJI, Shop, is_problem
@@ -200,9 +202,12 @@ class Listed:
     def __init__(self, answer: object) -> None:
         self.answer = answer
         self.asked = 0
+        self.dawdles: asyncio.Event | None = None
 
     async def __call__(self) -> object:
         self.asked += 1
+        if self.dawdles is not None:
+            await self.dawdles.wait()
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -337,3 +342,20 @@ async def test_the_claim_that_says_the_role_is_the_settings() -> None:
     )
     claims = await tokens.read(OLD.token("minji", Role.CUSTOMER, **{"https://12st.example/role": "carrier"}))
     assert claims.role == Role.CARRIER
+
+
+async def test_while_an_issuer_dawdles_nobody_waits_for_it_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MISSING_SECONDS", 0.01)
+    listed, clock = Listed(OLD.jwks()), Clock()
+    tokens = keys(listed, clock)
+    await tokens.read(OLD.token("minji"))
+    listed.dawdles, clock.now = asyncio.Event(), clock.now + 10
+    strangers = [tokens.read(NEW.token("minji")) for _ in range(20)]
+    assert {type(one) for one in await asyncio.gather(*strangers, return_exceptions=True)} == {InvalidToken}
+    assert (await tokens.read(OLD.token("minji"))).subject == "minji"
+    assert listed.asked == 2
+    listed.answer = NEW.jwks()
+    listed.dawdles.set()
+    monkeypatch.setattr(module, "_MISSING_SECONDS", 30)
+    assert (await tokens.read(NEW.token("minji"))).subject == "minji"  # waits for the answer that is on its way
+    assert listed.asked == 2
