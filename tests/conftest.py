@@ -9,7 +9,6 @@ import structlog
 from tests.missing import MISSING
 from tests.payments import Dawdling, running_simulator
 
-
 # Left to itself, structlog draws tracebacks with every local, which takes seconds each.
 structlog.configure(
     processors=[

@@ -7,10 +7,17 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from services.shared.settings import ApiSettings
+
+HEAD_SECONDS = 10.0
+"""How long a client may take to send the head of a request."""
+LARGEST_HEAD = 16 * 1024
+"""Bytes. More of a head without its end is refused; the longest thing in one is a token, of 8 KiB at most."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -26,7 +33,8 @@ def configured(app: FastAPI, settings: ApiSettings) -> uvicorn.Config:
     """How the app is served. Whose request it is says its connection; where that is a trusted proxy's, the proxy."""
     return uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
+        h11_max_incomplete_event_size=LARGEST_HEAD,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -34,6 +42,44 @@ def configured(app: FastAPI, settings: ApiSettings) -> uvicorn.Config:
         forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=settings.drain_seconds,
     )
+
+
+class Connection(H11Protocol):
+    """Is closed where a head is not complete `HEAD_SECONDS` after the connection was opened or the head began.
+
+    Between requests, and while the rest of a body comes that was answered already, uvicorn's keep-alive timeout holds:
+    uvicorn itself ends it with the first byte and never begins it anew. A request under way has no timeout here.
+    """
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().connection_made(transport)
+        self._head_timer = self._closing_in(HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_timer()
+        self._unset_keepalive_if_required()  # uvicorn does so only where there is no `exc`
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._unset_keepalive_if_required()
+            self._head_timer = self._head_timer or self._closing_in(HEAD_SECONDS)
+            return
+        self._stop_head_timer()
+        cycle: RequestResponseCycle | None = self.cycle  # there is none before the first request
+        if cycle and cycle.response_complete and not self.timeout_keep_alive_task:
+            self.timeout_keep_alive_task = self._closing_in(self.timeout_keep_alive)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _closing_in(self, seconds: float) -> asyncio.TimerHandle:
+        return self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
 
 class Server(uvicorn.Server):

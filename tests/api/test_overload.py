@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import signal
 import socket
+import struct
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -12,22 +15,21 @@ from typing import Any, Literal
 
 import httpx2
 import pytest
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 import api
-from services.gateway import guard
+from services.gateway import guard, server
 from services.gateway.guard import Guard, stay
 from services.gateway.operations import PROBES, Metrics, install_operations
 from services.gateway.problems import install_problems
-from services.gateway.server import Server, listen
+from services.gateway.server import LARGEST_HEAD, Server, configured, listen
 from services.order.tables import Order
+from services.shared.settings import ApiSettings, read_settings
 from tests.api.world import MINJI, ORDER, FakeEngine, Shop, is_problem
 
 LARGEST_BODY = 1000
-LARGEST_HEAD = 64 * 1024  # of h11
 SOON = 0.05
 EVENTS = {"Accept": "text/event-stream"}
 
@@ -576,9 +578,12 @@ class Wire:
 
 
 @contextlib.asynccontextmanager
-async def connected(it: Counter) -> AsyncGenerator[Wire]:
+async def connected(it: Counter, *, keep_alive: int = 5) -> AsyncGenerator[Wire]:
     listener = listen("127.0.0.1", 0)
-    server = Quiet(uvicorn.Config(it.app, http="h11", log_config=None, access_log=False), it.draining)
+    config = configured(it.app, read_settings(ApiSettings))
+    config.timeout_graceful_shutdown = None
+    config.timeout_keep_alive = keep_alive
+    server = Quiet(config, it.draining)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     reader, writer = await asyncio.open_connection(*listener.getsockname())
     try:
@@ -737,3 +742,126 @@ async def test_no_packet_waits_until_the_one_before_is_acknowledged() -> None:
         await wire.answer()
         (taken,) = [protocol.transport.get_extra_info("socket") for protocol in wire.server.server_state.connections]
         assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+# The time that a head may take
+
+
+async def trickle(wire: Wire) -> None:
+    """Sends a byte now and then until the server closes the connection."""
+    with contextlib.suppress(ConnectionError):
+        while not wire.reader.at_eof():
+            await wire.send(b"a")
+            await asyncio.sleep(SOON / 10)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS", SOON)
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_connection_on_which_nothing_comes_is_closed() -> None:
+    async with connected(counter()) as wire:
+        assert await wire.reader.read() == b""
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("before", [0, 1, 2])
+async def test_a_head_that_does_not_end_in_time_costs_the_client_its_connection(before: int) -> None:
+    async with connected(counter(), keep_alive=60) as wire:
+        for _ in range(before):
+            await wire.send(HELLO)
+            assert await wire.status() == 200
+        await wire.send(HELLO[:-2] + b"A: ")
+        await trickle(wire)
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_head_that_began_during_an_answer_must_end_after_it() -> None:
+    it = counter()
+    async with connected(it, keep_alive=60) as wire:
+        await wire.send(HELLO.replace(b"/hello", b"/wait") + HELLO[:-2])
+        await it.entered.get()
+        await asyncio.sleep(3 * SOON)
+        it.opened.set()
+        assert await wire.status() == 200
+        assert await wire.reader.read() == b""
+
+
+async def test_a_head_that_began_during_an_answer_has_the_time_of_a_head() -> None:
+    async with connected(counter(), keep_alive=0) as wire:
+        await wire.send(HELLO + HELLO[:-2])
+        assert await wire.status() == 200
+        await asyncio.sleep(SOON)
+        await wire.send(HELLO[-2:])
+        assert await wire.status() == 200
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_request_under_way_has_all_the_time_it_needs() -> None:
+    head, body = post(b'{"a": 1}')
+    async with connected(counter(), keep_alive=0) as wire:
+        await wire.send(head[:-2])
+        await wire.send(head[-2:] + body[:3])
+        await asyncio.sleep(3 * SOON)
+        await wire.send(body[3:] + HELLO.replace(b"/hello", b"/slow/events"))
+        assert await wire.status() == 200
+        assert (await wire.reader.readuntil(b"0\r\n\r\n")).endswith(b"data: last\n\n\r\n0\r\n\r\n")
+
+
+@pytest.mark.usefixtures("soon")
+async def test_between_requests_a_connection_is_kept_for_longer_than_a_head_may_take() -> None:
+    async with connected(counter(), keep_alive=60) as wire:
+        for _ in range(2):
+            await wire.send(HELLO)
+            assert await wire.status() == 200
+            await asyncio.sleep(3 * SOON)
+        await wire.send(HELLO)
+        assert await wire.status() == 200
+
+
+@pytest.mark.parametrize("rest", [b"", b"a", b"a" * (LARGEST_BODY + 1)], ids=["none", "some", "all"])
+async def test_a_connection_that_is_not_used_after_an_answer_is_closed(
+    rest: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much came of a body that was refused."""
+    monkeypatch.setattr(server, "HEAD_SECONDS", 3600)
+    head, _ = post(b"a" * (LARGEST_BODY + 1))
+    async with connected(counter(), keep_alive=1) as wire:
+        await wire.send(head)
+        assert await wire.status() == 413
+        await wire.send(rest)
+        assert await wire.reader.read() == b""
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize("sent", [b"", HELLO[:-2], HELLO, HELLO + HELLO[:-2]], ids=["none", "head", "one", "more"])
+async def test_nothing_is_kept_of_a_connection_that_is_gone(sent: bytes, reset: bool) -> None:
+    async with connected(counter()) as wire:
+        connections = wire.server.server_state.connections
+        while not connections:  # noqa: ASYNC110  (nobody tells)
+            await asyncio.sleep(0.01)
+        await wire.send(sent)
+        if sent.startswith(HELLO):
+            assert await wire.status() == 200
+        gone = weakref.ref(next(iter(connections)))
+        if reset:
+            linger = struct.pack("ii", 1, 0)
+            wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        wire.writer.close()
+        while connections:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        gc.collect()
+        assert gone() is None
+
+
+async def test_a_head_may_be_as_long_as_it_is_said_and_no_longer() -> None:
+    begin = HELLO[:-2] + b"A: "
+    async with connected(counter()) as wire:
+        await wire.send(begin.ljust(LARGEST_HEAD, b"a"))
+        await asyncio.sleep(SOON)  # a head that comes as one is not measured
+        await wire.send(b"\r\n\r\n")
+        assert await wire.status() == 200
+        await wire.send(begin.ljust(LARGEST_HEAD + 1, b"a"))
+        assert (await wire.reader.read()).startswith(b"HTTP/1.1 400 ")
