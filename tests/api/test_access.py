@@ -6,6 +6,7 @@ from typing import Any, Final
 import pytest
 from starlette.types import Message
 
+from services.gateway.caller import Caller, Role
 from tests.api.world import CARRIER, HANEUL, MINJI, OPERATOR, ORDER, Shop, is_problem
 from tests.issuer import bearer
 
@@ -58,6 +59,11 @@ async def call(shop: Shop, what: str, who: dict[str, str], order_id: str = "orde
     path = path.replace("{orderId}", order_id).replace("{productId}", "tea")
     headers = {"Idempotency-Key": re.sub(r"\W", "", f"{what}{who}")[:60], **who}
     return await shop.client.request(method, path, json=BODIES.get(what), headers=headers)
+
+
+@pytest.mark.parametrize(("role", "sees"), [(Role.CUSTOMER, "ann"), (Role.CARRIER, "ann"), (Role.OPERATOR, None)])
+def test_an_operator_alone_sees_everybodys_orders(role: Role, sees: str | None) -> None:
+    assert Caller("ann", role, 0).sees == sees
 
 
 async def test_every_route_has_its_rule_and_says_whether_it_wants_a_token(shop: Shop) -> None:

@@ -1,6 +1,7 @@
 """The issuer of the one-machine shop: tokens for whoever asks there, and one key that stays its own."""
 
 import asyncio
+import os
 import stat
 import sys
 from collections.abc import AsyncIterator
@@ -197,3 +198,18 @@ async def test_processes_that_start_at_once_are_one_issuer(tmp_path: Path) -> No
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert {key_id.decode().strip() for key_id, _ in said} == {Issuer.of(tmp_path).key_id}
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["issuer.pem"]
+
+
+async def test_a_wrong_setting_ends_the_one_machine_shops_api_with_one_sentence(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "deploy.local_api"),
+        cwd=ROOT,
+        env={**os.environ, "STREET12_DATA_DIR": str(tmp_path), "STREET12_DATABASE": "oracle"},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        _, said = await process.communicate()
+    assert process.returncode == 1
+    assert said.decode().startswith("The setting STREET12_DATABASE is 'oracle':")
+    assert said.count(b"\n") == 1
+    assert not (tmp_path / "run").exists()

@@ -10,7 +10,7 @@ import pytest
 from services.delivery.stock import Warehouse
 from services.gateway.stock_hint import StockHint
 from services.order.acceptance import Acceptance
-from services.order.statuses import EventType
+from services.order.statuses import EventType, OrderState
 from services.shared.database import Database
 from services.shared.errors import DatabaseUnavailable
 from services.shared.settings import PoolSettings
@@ -25,6 +25,7 @@ from tests.api.world import (
     OPERATOR,
     ORDER,
     PLACED,
+    RECEIVED,
     Racing,
     Shop,
     is_problem,
@@ -274,6 +275,27 @@ async def test_who_waits_is_told_that_the_order_is_accepted_when_the_database_go
 async def test_how_long_a_caller_may_wait(shop: Shop, prefer: str, waited: list[float]) -> None:
     assert (await shop.order({**MINJI, "Prefer": prefer})).status_code == 202
     assert shop.engine.waits == waited
+
+
+@pytest.mark.parametrize(("state", "status"), [(PLACED, 201), (DECLINED, 402), (RECEIVED, 202)])
+async def test_who_waits_is_told_for_how_long_at_most(shop: Shop, state: OrderState, status: int) -> None:
+    async def settled(order_id: str) -> None:
+        if state is not RECEIVED:
+            await shop.record(
+                order_id, state, EventType.PAYMENT_DECLINED if state is DECLINED else EventType.ORDER_PLACED
+            )
+
+    shop.engine.on_payment = settled
+    for prefer, applied in (("wait=5", "wait=5"), ("wait=31", "wait=30")):
+        headers = {**MINJI, "Prefer": prefer, "Idempotency-Key": prefer}
+        for _ in range(2):  # a repetition waits, or need not
+            answer = await shop.client.post("/orders", json=ORDER, headers=headers)
+            assert (answer.status_code, answer.headers["preference-applied"]) == (status, applied)
+
+
+@pytest.mark.parametrize("prefer", ["", "wait=0", "respond-async", "wait=soon"])
+async def test_who_does_not_wait_is_not_told_that_they_did(shop: Shop, prefer: str) -> None:
+    assert "preference-applied" not in (await shop.order({**MINJI, "Prefer": prefer})).headers
 
 
 async def test_an_order_is_accepted_while_the_engine_is_away(shop: Shop) -> None:
