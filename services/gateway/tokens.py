@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -20,6 +21,8 @@ _REQUIRED = ("exp", "iat", "aud", "iss", "sub")
 _LEEWAY_SECONDS = 10
 _SMALLEST_RSA = 2048
 _LONGEST_TOKEN = 8192
+_MOST_REMEMBERED = 10_000
+"""Tokens: about 20 MB at most."""
 _LARGEST_JWKS = 256 * 1024
 _FETCH_SECONDS = 3.0
 _MISSING_SECONDS = 1.0
@@ -92,6 +95,10 @@ class SigningKeys:
                 raise InvalidToken("unknown key")
         return found.key
 
+    def has(self, key: jwt.PyJWK) -> bool:
+        """Whether this very key is good still."""
+        return any(one.key is key for one in self._keys.values())
+
     def must_be_known(self) -> None:
         """Raises `KeysUnavailable` while there are no keys at all."""
         if not self._keys:
@@ -144,9 +151,26 @@ class Tokens:
         self._issuer = issuer
         self._audience = audience
         self._role_claim = role_claim
+        self._good: OrderedDict[str, tuple[jwt.PyJWK, Claims]] = OrderedDict()
 
     async def read(self, token: str) -> Claims:
-        """What a token says. Raises `InvalidToken`, `KeysUnavailable`."""
+        """What a token says. Raises `InvalidToken`, `KeysUnavailable`.
+
+        One that was found to be good is good until it expires or its key is not the issuer's any more: to verify it
+        again for each request would cost as much as the rest of the way to a route.
+        """
+        if (known := self._good.get(token)) is not None:
+            key, claims = known
+            if time.time() < claims.expires_at and self.keys.has(key):
+                return claims
+            del self._good[token]
+        key, claims = await self._verified(token)
+        self._good[token] = key, claims
+        if len(self._good) > _MOST_REMEMBERED:
+            self._good.popitem(last=False)
+        return claims
+
+    async def _verified(self, token: str) -> tuple[jwt.PyJWK, Claims]:
         if len(token) > _LONGEST_TOKEN:
             raise InvalidToken("too long")
         try:
@@ -154,16 +178,17 @@ class Tokens:
             key_id, algorithm = header.get("kid"), header.get("alg")
             if not isinstance(key_id, str) or algorithm not in ALGORITHMS:
                 raise InvalidToken("no key id, or another algorithm")
+            key = await self.keys.key(key_id, algorithm)
             payload: dict[str, Any] = jwt.decode(
                 token,
-                await self.keys.key(key_id, algorithm),
+                key,
                 algorithms=[algorithm],
                 audience=self._audience,
                 issuer=self._issuer,
                 leeway=_LEEWAY_SECONDS,
                 options={"require": [*_REQUIRED]},
             )
-            return Claims(payload["sub"], payload.get(self._role_claim), float(payload["exp"]))
+            return key, Claims(payload["sub"], payload.get(self._role_claim), float(payload["exp"]))
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise InvalidToken(type(error).__name__) from error
 

@@ -22,6 +22,10 @@ def test_the_committed_document_is_what_the_code_describes() -> None:
     assert now == committed, "\n".join(["Run `make openapi`, and look at what changes for callers:", *difference])
 
 
+def test_the_document_is_made_once(shop: Shop) -> None:
+    assert shop.app.openapi() is shop.app.openapi()
+
+
 def test_each_operation_says_what_it_is_for_and_what_can_be_answered(shop: Shop) -> None:
     for what, operation in operations(shop).items():
         assert re.fullmatch("[a-z][A-Za-z]+", operation["operationId"]), what

@@ -298,6 +298,14 @@ async def test_who_does_not_wait_is_not_told_that_they_did(shop: Shop, prefer: s
     assert "preference-applied" not in (await shop.order({**MINJI, "Prefer": prefer})).headers
 
 
+async def test_who_does_not_wait_is_told_that_the_order_is_accepted_though_it_is_paid(shop: Shop) -> None:
+    headers = {**MINJI, "Idempotency-Key": "once"}
+    first = await shop.client.post("/orders", json=ORDER, headers=headers)
+    await shop.record(first.json()["orderId"], PLACED, EventType.ORDER_PLACED)
+    again = await shop.client.post("/orders", json=ORDER, headers=headers)
+    assert (again.status_code, again.json()["payStatus"]) == (202, "Paid")
+
+
 async def test_an_order_is_accepted_while_the_engine_is_away(shop: Shop) -> None:
     shop.engine.away = True
     order_id = await shop.ordered()

@@ -1,12 +1,16 @@
 """Catalogue, stock, deliveries, coupons, settlements, and what the platform asks of the process."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.delivery.stock import MOST_ON_HAND
+from services.gateway import operations
 from services.gateway.caller import Role
+from services.order.admission import Admission, AdmissionReport
+from services.order.circuit import AdmissionRules
 from services.order.statuses import EventType, OrderState, OrderStatus, PayStatus
 from services.shared.database import Database
 from services.shared.settings import PoolSettings
@@ -313,6 +317,12 @@ async def test_without_its_database_the_process_is_alive_and_not_ready(shop: Sho
     await gone.close()
 
 
+async def test_a_process_that_drains_is_alive_and_not_ready(shop: Shop) -> None:
+    shop.app.state.draining.set()
+    is_problem(await shop.client.get("/readyz"), 503, "draining")
+    assert (await shop.client.get("/livez")).status_code == 200
+
+
 async def test_requests_are_counted_by_route_and_never_by_what_a_stranger_sends(shop: Shop) -> None:
     order_id = await shop.ordered()
     await shop.client.get(f"/orders/{order_id}", headers=MINJI)
@@ -332,6 +342,26 @@ async def test_requests_are_counted_by_route_and_never_by_what_a_stranger_sends(
         assert f"street12_http_request_seconds_count{{{labels}}} 1.0" in answer.text
     assert order_id not in answer.text
     assert "BREW" not in answer.text
+
+
+class Hanging(Admission):
+    """An intake that nobody can tell of, as its database does not answer."""
+
+    async def report(self, database: Database) -> AdmissionReport:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_figures_of_a_database_that_does_not_answer_keep_no_others_back(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "INTAKE_SECONDS", 0.01)
+    shop.exchange(admission=Hanging(AdmissionRules()))
+    async with asyncio.timeout(30):
+        answer = await shop.client.get("/metrics")
+    assert answer.status_code == 200
+    assert "street12_payments_pending NaN" in answer.text
+    assert "street12_orders_accepted_total 0.0" in answer.text
 
 
 async def test_the_payments_in_flight_are_counted(shop: Shop) -> None:

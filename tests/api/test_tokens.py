@@ -652,3 +652,34 @@ async def test_an_address_where_nobody_is_has_no_keys() -> None:
     async with TestServer(web.Application()) as server:
         url = str(server.make_url("/keys"))
     assert not await has_key(SigningKeys(jwks_at(url)))
+
+
+async def test_a_token_that_was_good_is_not_once_it_has_expired_or_its_key_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listed, clock = Listed(OLD.jwks()), Clock()
+    tokens = keys(listed, clock)
+    short, long = OLD.token("minji", exp=NOW + 1000), OLD.token("minji", exp=NOW + 100_000)
+    for token in (short, long, short, long):
+        assert (await tokens.read(token)).subject == "minji"
+    monkeypatch.setattr(module.time, "time", lambda: NOW + 1000.0)
+    assert (await tokens.read(long)).subject == "minji"
+    monkeypatch.undo()
+    with monkeypatch.context() as later:
+        later.setattr(module, "_LEEWAY_SECONDS", -1001)  # so that only what is remembered could let it in
+        later.setattr(module.time, "time", lambda: NOW + 1000.0)
+        with pytest.raises(InvalidToken):
+            await tokens.read(short)
+    listed.answer = NEW.jwks()
+    clock.now += 3600
+    await tokens.read(NEW.token("minji"))
+    with pytest.raises(InvalidToken):
+        await tokens.read(long)
+
+
+async def test_no_more_tokens_are_remembered_than_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_REMEMBERED", 2)
+    tokens = keys(Listed(OLD.jwks()))
+    for number in range(4):
+        await tokens.read(OLD.token(f"user-{number}"))
+    assert len(tokens._good) == 2  # pyright: ignore[reportPrivateUsage]
