@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run demo test lint openapi lock bench clean
+.PHONY: run demo test lint histories openapi lock bench audit faults faults-mutants clean
 
 run: $(VENV)/run.stamp ## the whole shop on this machine
 	@$(BIN)/python -m deploy.local
@@ -11,7 +11,7 @@ demo: $(VENV)/run.stamp ## place, watch and cancel an order in the running shop
 	@$(BIN)/python -m deploy.demo
 
 test: lint ## every check and every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -19,10 +19,22 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/dev.stamp ## what an order costs the engine, MySQL beside SQLite, and what taking an order costs the API
-	@$(BIN)/python -m tests.bench.order_cost
-	@$(BIN)/python -m tests.bench.databases
-	@$(BIN)/python -m tests.bench.acceptance
+bench: $(VENV)/dev.stamp ## measure everything (half an hour): docs/performance.md, .json and .png
+	@$(BIN)/python -m tests.bench --into docs
+
+audit: $(VENV)/dev.stamp ## hold the running shop to every promise (ACKNOWLEDGEMENTS=file, SETTLED=1)
+	@$(BIN)/python -m tests.audit $(if $(ACKNOWLEDGEMENTS),--acknowledgements $(ACKNOWLEDGEMENTS)) \
+	  $(if $(SETTLED),--settled)
+
+faults: $(VENV)/dev.stamp ## hit the shop while orders come, then audit it (SEED=, TIER=smoke|long|soak, ORDERS=, FAULTS=)
+	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(TIER),--tier $(TIER)) \
+	  $(if $(ORDERS),--orders $(ORDERS)) $(if $(FAULTS),--faults $(FAULTS))
+
+faults-mutants: $(VENV)/dev.stamp ## take one safeguard away at a time: tests or faults must notice (ONLY="its name", LIST=1)
+	@$(BIN)/python -m tests.faults.mutants $(if $(ONLY),--only "$(ONLY)") $(if $(LIST),--list)
+
+histories: $(VENV)/dev.stamp ## record anew what orders of this release do: docs/changing-workflows.md (REPLACE=1: none is open)
+	@$(BIN)/python -m tests.replay.record $(if $(REPLACE),--replace)
 
 openapi: $(VENV)/run.stamp ## write docs/openapi.json anew
 	@$(BIN)/python -m deploy.openapi

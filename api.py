@@ -52,6 +52,7 @@ from services.order.statuses import OrderStatus, PayStatus
 from services.shared.database import Database
 from services.shared.errors import Refused, Unavailable
 from services.shared.logs import configure_logs
+from services.shared.process import end
 from services.shared.settings import (
     ApiSettings,
     AuthSettings,
@@ -395,4 +396,4 @@ def main(*routers: APIRouter) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

@@ -1,12 +1,15 @@
 """Programs of the operating system that the shop or its tests run: found, or where missing installed with apt."""
 
+import asyncio
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from asyncio import create_subprocess_exec
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 _SYSTEM_PATH = os.pathsep.join(("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"))
@@ -19,9 +22,10 @@ class ProgramUnavailable(Exception):
 
 async def find_program(program: str, *, package: str) -> str:
     """Where a program is, its package installed where it is missing and may be. Raises `ProgramUnavailable`."""
-    if (found := which(program)) is None:
-        await _install(program, package)
-        found = which(program)
+    async with _one_at_a_time():
+        if (found := which(program)) is None:
+            await _install(program, package)
+            found = which(program)
     if found is None:
         raise ProgramUnavailable(f"there is no {program} on this machine; install the package {package}")
     return found
@@ -59,6 +63,14 @@ async def _install(program: str, package: str) -> None:
         for arguments in (("update",), ("install", "--yes", "--no-install-recommends", package)):
             print(f"{program} is missing: apt-get {' '.join(arguments)} …", file=sys.stderr, flush=True)
             await run(apt, "-qq", *arguments, environment={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+
+
+@asynccontextmanager
+async def _one_at_a_time() -> AsyncGenerator[None]:
+    """Keep out others of this user: apt has one lock, and what is being installed looks as if it were there."""
+    with (Path(tempfile.gettempdir()) / f"street12-apt-{os.getuid()}.lock").open("w") as lock:
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import sys
 import api
 from deploy.issuer import Issuer, dev_routes
 from deploy.stack import StackError, StackSettings, read_settings
+from services.shared.process import end
 
 
 def main() -> int:
@@ -18,4 +19,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

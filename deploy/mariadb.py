@@ -96,14 +96,13 @@ class MariaDb:
             f"CREATE OR REPLACE USER '{name}'@'{HOST}' IDENTIFIED BY '{password}'",
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON `{name}`.* TO '{name}'@'{HOST}'",
         )
-        url = URL.create("mysql+aiomysql", database=name, query={"charset": "utf8mb4"})
-        owner = url.set(username=_administrator(), host="localhost").update_query_dict(
-            {"unix_socket": str(self.socket)}
-        )
-        user = url.set(username=name, password=password, host=HOST, port=self.port)
-        return Access(
-            owner=owner.render_as_string(hide_password=False), user=user.render_as_string(hide_password=False)
-        )
+        user = _url(name).set(username=name, password=password, host=HOST, port=self.port)
+        return Access(owner=self.owner_url(name), user=user.render_as_string(hide_password=False))
+
+    def owner_url(self, name: str) -> str:
+        """The URL by which the administrator uses a database, over the socket: good at every start."""
+        owner = _url(name).set(username=_administrator(), host="localhost")
+        return owner.update_query_dict({"unix_socket": str(self.socket)}).render_as_string(hide_password=False)
 
     async def execute(self, *statements: str) -> list[tuple[Any, ...]]:
         """Run statements as the administrator, over the socket; answers the rows of the last one."""
@@ -171,6 +170,10 @@ def _own_tmpdir(data_dir: Path) -> dict[str, str]:
 def _make_empty(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(mode=0o700)
+
+
+def _url(name: str) -> URL:
+    return URL.create("mysql+aiomysql", database=name, query={"charset": "utf8mb4"})
 
 
 def _administrator() -> str:

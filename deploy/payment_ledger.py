@@ -158,18 +158,17 @@ class Ledger:
         )
 
     def totals(self) -> list[dict[str, Any]]:
-        """Per order that was ever charged: what was charged and given back, over all its intents.
+        """Per order that was ever charged: what was charged and given back, and how often, over all its intents.
 
         An intent that names no order counts under its own id.
         """
         rows = self._database.execute(
-            "SELECT order_id, SUM(charged), SUM(refunded), UPPER(currency) FROM intents"
+            "SELECT order_id, SUM(charged), SUM(refunded), UPPER(currency), COUNT(*), SUM(times) FROM"
+            " (SELECT *, (SELECT COUNT(*) FROM refunds WHERE intent_id = intents.id) AS times FROM intents)"
             " WHERE charged > 0 GROUP BY order_id, currency ORDER BY order_id"
         )
-        return [
-            {"orderId": order_id, "charged": charged, "refunded": refunded, "currency": currency}
-            for order_id, charged, refunded, currency in rows
-        ]
+        names = ("orderId", "charged", "refunded", "currency", "charges", "refunds")
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def _prepare(self, path: Path) -> None:
         tables = self._one("SELECT COUNT(*) FROM sqlite_master")

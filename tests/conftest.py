@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -30,6 +31,20 @@ async def simulator(tmp_path: Path, dawdling: Dawdling) -> AsyncIterator[str]:
     """The URL of a simulator of the test's own."""
     async with running_simulator(tmp_path / "payments.db", dawdling) as url:
         yield url
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand over what this process missed, where it is one of several."""
+    told: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told["missing"] = session.config.stash.get(MISSING, dict[str, str]())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what one of several processes missed."""
+    missing: dict[str, str] = getattr(node, "workeroutput", {}).get("missing", {})
+    node.config.stash.setdefault(MISSING, dict[str, str]()).update(missing)
 
 
 @pytest.hookimpl(trylast=True)

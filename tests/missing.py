@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import pytest
 
@@ -21,6 +21,12 @@ async def need(config: pytest.Config, name: str, find: Callable[[], Awaitable[T]
             return await find()
         except ProgramUnavailable as error:
             missing[name] = str(error)
+    return miss(config, name, missing[name])
+
+
+def miss(config: pytest.Config, name: str, why: str) -> NoReturn:
+    """Skip a test for want of something, and tell of it in the end; fail it under `CI=true`."""
+    config.stash.setdefault(MISSING, {})[name] = why
     if os.environ.get("CI") == "true":
-        pytest.fail(f"CI needs {name}: {missing[name]}", pytrace=False)
-    pytest.skip(f"no {name}: {missing[name]}")
+        pytest.fail(f"CI needs {name}: {why}", pytrace=False)
+    pytest.skip(f"no {name}: {why}")

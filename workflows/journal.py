@@ -20,7 +20,9 @@ CANCEL_REASON = SearchAttributeKey.for_keyword("CancelReason")
 class Journal:
     """Counts the order's versions and writes each down, in order, beside whatever the saga does next.
 
-    The saga never waits for a write but at its end (`flush`), and no failing write ever reaches it.
+    Publishing is two things: the status view, which customers read, and the engine's search attributes, by which
+    operators find orders. The saga never waits for a write but at its end (`flush`), and no failing write ever reaches
+    it.
     """
 
     def __init__(self, order_id: str) -> None:
@@ -30,36 +32,67 @@ class Journal:
         self._unwritten: list[TimelineEntry] = []
         self._published = self.state
         self._writer: asyncio.Task[None] | None = None
+        self._publisher: asyncio.Task[None] | None = None
+        self._undecided = False
 
-    def add(
-        self, type: EventType, *, detail: dict[str, str] | None = None, publish: bool = True, **changes: Any
-    ) -> None:
+    def await_decision(self) -> None:
+        """What is added from now on comes from a message, which is in the history only once this workflow task is over.
+
+        A task that never gets that far (its worker or the engine dies) is forgotten, and its updates with it. Nothing
+        may have been written of them by then: customers would be told what nobody remembers, and the API would answer
+        a repeated cancel by the view. Nor of a *Request Cancellation*, which stays: the repetition may hear of more,
+        and that comes first.
+        """
+        self._undecided = True
+
+    def add(self, type: EventType, *, detail: dict[str, str] | None = None, soon: bool = False, **changes: Any) -> None:
         """Something happened, and changed this about the order.
 
-        With `publish=False` it is written together with the next entry, which saves a history event.
+        Published at once; or `soon`, which is with whatever is published next, but within `steps.PUBLISH_WITHIN`.
+        An order that goes from step to step in no time is so written once for several of them, and one that comes to
+        wait for a team is found where it waits.
         """
         self._version += 1
         self.state = replace(self.state, **changes)
         self._unwritten.append(TimelineEntry(version=self._version, type=type, at=workflow.now(), detail=detail or {}))
-        if publish:
+        if not soon:
             self._publish()
+        elif self._publisher is None or self._publisher.done():
+            self._publisher = asyncio.create_task(self._publish_soon())
 
     @property
     def shown(self) -> int:
-        """The version that readers of the view see, or are about to: what is not published yet does not count."""
+        """The version that readers of the view see, or are about to: what is not written yet does not count."""
         return self._shown
 
-    async def flush(self) -> None:
-        """Wait until everything is written."""
-        self._publish()
-        await workflow.wait_condition(lambda: self._writer is None or self._writer.done())
-
-    def _publish(self) -> None:
+    def write(self) -> None:
+        """Begin to bring the view up to date."""
         if not self._unwritten:
             return
         self._shown = self._version
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
+
+    async def flush(self) -> None:
+        """Wait until everything is published."""
+        self._publish()
+        await workflow.wait_condition(lambda: self._writer is None or self._writer.done())
+
+    async def _publish_soon(self) -> None:
+        while not self._is_published():
+            try:
+                await workflow.wait_condition(
+                    self._is_published, timeout=steps.PUBLISH_WITHIN, timeout_summary="publish the status"
+                )
+            except TimeoutError:
+                self._publish()
+
+    def _is_published(self) -> bool:
+        """Also while the writer still waits for the database: to look again and again would cost history."""
+        return self._shown == self._version and self._published == self.state
+
+    def _publish(self) -> None:
+        self.write()
         seen, now = self._published, self.state
         updates: list[SearchAttributeUpdate[Any]] = [
             *([ORDER_STATUS.value_set(now.order_status)] if seen.order_status != now.order_status else []),
@@ -75,27 +108,34 @@ class Journal:
             timeline, self._unwritten = self._unwritten, []
             self._shown = self._version
             command = RecordStatus(order_id=self._order_id, state=self.state, timeline=timeline)
-            while not await self._written(command):
+            beside, self._undecided = not self._undecided, False
+            while not await self._written(command, beside=beside):
                 await workflow.sleep(steps.STATUS_PAUSE, summary="until the status can be written")
 
-    async def _written(self, command: RecordStatus) -> bool:
-        """Write in the worker itself, or else have the server repeat it; says whether it was written."""
-        try:
-            await workflow.execute_local_activity(
-                "record_status",
-                command,
-                schedule_to_close_timeout=steps.STATUS_LOCAL_BUDGET,
-                retry_policy=steps.STATUS_LOCAL_RETRY,
-            )
-        except FailureError:  # a local activity fails with its bare cause
+    async def _written(self, command: RecordStatus, *, beside: bool) -> bool:
+        """Write in the worker itself, `beside` this workflow task, or else have the server see to it after the task.
+
+        Says whether it was written.
+        """
+        if beside:
             try:
-                await workflow.execute_activity(
+                await workflow.execute_local_activity(
                     "record_status",
                     command,
-                    start_to_close_timeout=steps.STATUS_ATTEMPT,
-                    retry_policy=steps.STATUS_RETRY,
-                    summary=f"write {command.timeline[-1].type}",
+                    schedule_to_close_timeout=steps.STATUS_LOCAL_BUDGET,
+                    retry_policy=steps.STATUS_LOCAL_RETRY,
                 )
-            except FailureError:
-                return False
+                return True
+            except FailureError:  # a local activity fails with its bare cause
+                pass
+        try:
+            await workflow.execute_activity(
+                "record_status",
+                command,
+                start_to_close_timeout=steps.STATUS_ATTEMPT,
+                retry_policy=steps.STATUS_RETRY,
+                summary=f"write {command.timeline[-1].type}",
+            )
+        except FailureError:
+            return False
         return True

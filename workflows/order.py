@@ -37,6 +37,8 @@ class OrderWorkflow:
     def __init__(self, order: PlaceOrder) -> None:
         self._order = order
         self._journal = Journal(order.order_id)
+        self._turn = asyncio.Lock()
+        self._asked = 0
         self._cancel: CancelOrder | None = None
         self._delivered = False
         self._payment_known = False
@@ -59,6 +61,8 @@ class OrderWorkflow:
                 await asyncio.shield(story)
             except asyncio.CancelledError:
                 if workflow.cancellation_reason() is not None:  # else the worker lets go of the workflow: so does it
+                    await self._asked_to_cancel()
+                    self._journal.await_decision()
                     actor = workflow.cancellation_reason() or "Request Cancellation"
                     self._request_cancel(CancelOrder(reason=CancelReason.OPERATOR, actor=actor))
         return story.result()
@@ -85,6 +89,8 @@ class OrderWorkflow:
 
     async def _do(self, step: Step) -> None:
         """Run a step and learn its true outcome, whatever happens meanwhile."""
+        if self._asked:  # what may be cancelled in a moment begins nothing new
+            await workflow.wait_condition(lambda: not self._asked)
         if self._cancel is not None:
             raise Abandoned
         self._begun.append(step)  # before the step: it may take effect and still fail
@@ -113,8 +119,9 @@ class OrderWorkflow:
             raise Abandoned from error
         if self._cancel is not None:
             changes.pop("order_status", None)  # it reads OrderCanceling by now
-        self._journal.add(step.done, publish="order_status" in changes, **changes)
+        self._journal.add(step.done, soon=step is not steps.SAGA[-1], **changes)
         if step is steps.PAY_ORDER:
+            self._journal.write()  # at once: until it reads so, nobody else has its place among the payments in flight
             self._payment_known = True
 
     def _failed(self, step: Step, error: ActivityError) -> None:
@@ -229,6 +236,23 @@ class OrderWorkflow:
         )
         return settlement.action
 
+    async def _in_turn(self) -> None:
+        """Let everything else that the engine tells together with a message be heeded before it, and messages in turn.
+
+        A workflow task that never gets to its end (its worker or the engine dies) is repeated, and what was written
+        beside it has been read by then: what a step came to, as a version of the order. The repetition must come to
+        the same, though it may hear of new messages, which the SDK delivers before all else. A message that is refused
+        by what came before it is refused after all: who sent it is told by an error of the same code.
+        """
+        async with self._turn:  # first come, first served, whichever activity is done first
+            await workflow.execute_local_activity("take_turn", start_to_close_timeout=steps.STATUS_ATTEMPT)
+
+    async def _asked_to_cancel(self) -> None:
+        """Wait for the turn of somebody who wants the order cancelled."""
+        self._asked += 1
+        await self._in_turn()
+        self._asked -= 1
+
     def _request_cancel(self, request: CancelOrder) -> None:
         if self._cancel is not None or self._delivered or self._journal.state.order_status.final:
             return
@@ -244,6 +268,9 @@ class OrderWorkflow:
     async def cancel(self, request: CancelOrder) -> str:
         """Undo the order. Repeating it is harmless. Refused once it is delivered, was declined, or reads another
         version than the one that the request depends on."""
+        await self._asked_to_cancel()
+        self._can_cancel(request)
+        self._journal.await_decision()
         self._request_cancel(request)
         return self._journal.state.order_status
 
@@ -257,6 +284,9 @@ class OrderWorkflow:
     @workflow.update(name="delivered")
     async def delivered(self) -> str:
         """The carrier handed the goods over."""
+        await self._in_turn()
+        self._can_be_delivered()
+        self._journal.await_decision()
         self._delivered = True
         return OrderStatus.DELIVERED
 
@@ -268,6 +298,9 @@ class OrderWorkflow:
     @workflow.update(name="settle")
     async def settle(self, settlement: SettleCompensation) -> None:
         """An operator settles an undo that failed for good."""
+        await self._in_turn()
+        self._can_settle(settlement)
+        self._journal.await_decision()
         self._settlements[settlement.undo] = settlement
 
     @settle.validator

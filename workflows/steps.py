@@ -5,7 +5,7 @@ of attempts, and nothing bounds the time until a worker picks a task up: a team 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -147,10 +147,14 @@ UNDO_RETRY = _retry(0.5, 120)
 # the customer from their money.
 UNDO_PATIENCE = timedelta(seconds=3)
 
+# An order that was paid does not rest until its delivery has started: what it passes on the way is published together,
+# unless it takes longer than this. Longer than a busy shop takes for it: else each order would cost more just then.
+PUBLISH_WITHIN = timedelta(seconds=5)
+
 # A status write is first tried beside the next step, in the worker itself. Where the database is away for longer, the
 # server repeats it, so that waiting costs no history.
 STATUS_LOCAL_BUDGET = timedelta(seconds=3)
-STATUS_LOCAL_RETRY = _retry(0.1, 1)
+STATUS_LOCAL_RETRY = replace(_retry(0.1, 1), maximum_attempts=5)  # the budget bounds one attempt only, not the retries
 STATUS_ATTEMPT = timedelta(seconds=15)
 STATUS_RETRY = _retry(1, 30)
 STATUS_PAUSE = timedelta(minutes=1)  # where even that failed for good

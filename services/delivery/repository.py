@@ -7,6 +7,7 @@ from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.delivery.tables import Delivery, Stock, StockMovement
+from services.shared.database import change
 
 
 async def stock_of(session: AsyncSession, product_id: str) -> Stock | None:
@@ -19,12 +20,13 @@ async def stocks_of(session: AsyncSession, product_ids: Collection[str]) -> Sequ
 
 async def take_out(session: AsyncSession, product_id: str, qty: int, at: datetime) -> bool:
     """Lower the stock by `qty` if it holds as many; says whether it did. One statement, so two cannot both win."""
-    result = await session.exec(
+    count = await change(
+        session,
         update(Stock)
         .where(col(Stock.product_id) == product_id, col(Stock.on_hand) >= qty)
-        .values(on_hand=col(Stock.on_hand) - qty, updated_at=at)
+        .values(on_hand=col(Stock.on_hand) - qty, updated_at=at),
     )
-    return result.rowcount == 1
+    return count == 1
 
 
 async def put_in(session: AsyncSession, product_id: str, qty: int, at: datetime, *, at_most: int | None = None) -> bool:
@@ -32,8 +34,8 @@ async def put_in(session: AsyncSession, product_id: str, qty: int, at: datetime,
     statement = update(Stock).where(col(Stock.product_id) == product_id)
     if at_most is not None:
         statement = statement.where(col(Stock.on_hand) <= at_most - qty)
-    result = await session.exec(statement.values(on_hand=col(Stock.on_hand) + qty, updated_at=at))
-    return result.rowcount == 1
+    count = await change(session, statement.values(on_hand=col(Stock.on_hand) + qty, updated_at=at))
+    return count == 1
 
 
 async def movement(session: AsyncSession, reference: str, kind: str) -> StockMovement | None:
@@ -53,9 +55,10 @@ async def started_deliveries(session: AsyncSession, order_ids: Collection[str]) 
 
 async def move_delivery(session: AsyncSession, order_id: str, *, source: str, target: str, at: datetime) -> bool:
     """Bring a delivery from one state to another; says whether it was in the first."""
-    result = await session.exec(
+    count = await change(
+        session,
         update(Delivery)
         .where(col(Delivery.order_id) == order_id, col(Delivery.state) == source)
-        .values(state=target, updated_at=at)
+        .values(state=target, updated_at=at),
     )
-    return result.rowcount == 1
+    return count == 1

@@ -7,6 +7,7 @@ from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.marketing.tables import Coupon
+from services.shared.database import change
 
 
 async def coupon_of_order(session: AsyncSession, order_id: str) -> Coupon | None:
@@ -15,10 +16,11 @@ async def coupon_of_order(session: AsyncSession, order_id: str) -> Coupon | None
 
 async def revoke(session: AsyncSession, order_id: str, at: datetime) -> bool:
     """Mark an order's coupon as revoked; says whether it was not before."""
-    result = await session.exec(
-        update(Coupon).where(col(Coupon.order_id) == order_id, col(Coupon.revoked_at).is_(None)).values(revoked_at=at)
+    count = await change(
+        session,
+        update(Coupon).where(col(Coupon.order_id) == order_id, col(Coupon.revoked_at).is_(None)).values(revoked_at=at),
     )
-    return result.rowcount == 1
+    return count == 1
 
 
 async def coupons_of_owner(session: AsyncSession, user_id: str, *, limit: int, before: str | None) -> Sequence[Coupon]:

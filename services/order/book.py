@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from sqlalchemy.exc import DBAPIError
+
 from services.order import repository
 from services.order.statuses import OrderState, TimelineEntry
 from services.order.tables import Order, OrderEvent, OrderView
 from services.shared.database import Database
 from services.shared.errors import NotFound
+from services.shared.together import Together
 
 
 @dataclass(frozen=True)
@@ -28,23 +31,54 @@ class Progress(NamedTuple):
     order_status: str
 
 
+@dataclass(frozen=True)
+class _Record:
+    """What is to be noted of an order."""
+
+    order_id: str
+    state: OrderState
+    timeline: Sequence[TimelineEntry]
+
+    @property
+    def events(self) -> list[OrderEvent]:
+        return [
+            OrderEvent(order_id=self.order_id, version=entry.version, type=entry.type, at=entry.at, detail=entry.detail)
+            for entry in self.timeline
+        ]
+
+    @property
+    def move(self) -> repository.Move:
+        last = max(self.timeline, key=lambda entry: entry.version)
+        return repository.Move(order_id=self.order_id, state=self.state, version=last.version, at=last.at)
+
+
 class OrderBook:
     """Keeps where orders stand."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._recorded: Together[_Record, None] = Together(self._record)
 
     async def record(self, *, order_id: str, state: OrderState, timeline: Sequence[TimelineEntry]) -> None:
         """Note what happened to an order and where it stands after that. Repeated or late, it changes nothing newer."""
-        if not timeline:
-            return
-        last = max(timeline, key=lambda entry: entry.version)
+        if timeline:
+            await self._recorded.ask(_Record(order_id, state, timeline))
+
+    async def _record(self, records: Sequence[_Record]) -> Sequence[Exception | None]:
+        # Orders in the sequence of their ids: two processes then wait for each other one way round only.
+        in_turn = sorted(records, key=lambda record: record.order_id)
 
         async def work(session: repository.AsyncSession) -> None:
-            await repository.add_events(session, [_event(order_id, entry) for entry in timeline])
-            await repository.move_view(session, order_id, state=state, version=last.version, at=last.at)
+            await repository.add_events(session, [event for record in in_turn for event in record.events])
+            await repository.move_views(session, [record.move for record in in_turn])
 
-        await self._database.write(work)
+        try:
+            await self._database.write(work)
+        except DBAPIError as error:
+            if len(records) == 1:
+                return [error]
+            return [(await self._record([record]))[0] for record in records]  # nobody is kept out by somebody else
+        return [None] * len(records)
 
     async def get(self, order_id: str, *, user_id: str | None = None) -> OrderReading:
         """An order, of this user if one is given. Raises `NotFound`."""
@@ -91,7 +125,3 @@ class OrderBook:
         """How far these orders have come, in one query."""
         found = await self._database.read(lambda session: repository.progress_of_orders(session, order_ids))
         return [Progress(*row) for row in found]
-
-
-def _event(order_id: str, entry: TimelineEntry) -> OrderEvent:
-    return OrderEvent(order_id=order_id, version=entry.version, type=entry.type, at=entry.at, detail=entry.detail)

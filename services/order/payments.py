@@ -131,7 +131,9 @@ class Payments:
         intent = await self._provider.create_intent(order_id=order_id, amount=amount, currency=currency)
 
         async def work(session: repository.AsyncSession) -> Payment:
-            await repository.set_intent(session, order_id, intent_id=intent.intent_id)
+            if await repository.set_intent(session, order_id, state=payment.state, intent_id=intent.intent_id):
+                return payment.model_copy(update={"intent_id": intent.intent_id})
+            await repository.set_intent(session, order_id, intent_id=intent.intent_id)  # it is called off by now
             return await _known(session, order_id)
 
         return await self._database.write(work)

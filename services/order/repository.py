@@ -1,7 +1,7 @@
 """All SQL of the order team."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from functools import cache
 
@@ -13,13 +13,36 @@ from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from services.order.statuses import OrderState, OrderStatus
 from services.order.tables import AdmissionState, IdempotencyKey, Order, OrderEvent, OrderView, Payment, Product
-from services.shared.database import insert_if_new
+from services.shared.database import UtcDateTime, change, insert_if_new
 from services.shared.ids import first_order_id
 
 CallersKey = tuple[str, str]
 """Who calls, and the Idempotency-Key that they gave."""
 _ID_SLACK = timedelta(seconds=10)
 """How far the time in an order's id may be from its date. The two are taken one right after the other."""
+
+
+# Made once: a statement takes longer to make than to run.
+_MOVE_VIEW = (
+    update(OrderView)
+    .where(col(OrderView.order_id) == bindparam("moved"), col(OrderView.version) < bindparam("version"))
+    .values(
+        {name: bindparam(name) for name in (*(field.name for field in fields(OrderState)), "version", "updated_at")}
+    )
+)
+# Of these, what is set are the columns among the parameters.
+_MOVE_PAYMENT = update(Payment).where(
+    col(Payment.order_id) == bindparam("moved"), col(Payment.state).in_(bindparam("sources", expanding=True))
+)
+_SET_INTENT = update(Payment).where(col(Payment.order_id) == bindparam("noted"), col(Payment.intent_id).is_(None))
+_SET_INTENT_IN_STATE = _SET_INTENT.where(col(Payment.state) == bindparam("source"))
+_SET_ADMISSION = update(AdmissionState).where(col(AdmissionState.name) == bindparam("of"))
+_MARK_STARTED = (
+    update(Order)
+    .where(col(Order.order_id).in_(bindparam("started", expanding=True)))
+    # A condition on `started_at` would be a second index to go by, and so to lock others' orders on the way.
+    .values(started_at=func.coalesce(col(Order.started_at), bindparam("at", type_=UtcDateTime)))
+)
 
 
 async def products(session: AsyncSession) -> Sequence[Product]:
@@ -32,12 +55,13 @@ async def product(session: AsyncSession, product_id: str) -> Product | None:
 
 async def change_product(session: AsyncSession, changed: Product) -> bool:
     """Give a product new values; says whether it is there."""
-    result = await session.exec(
+    count = await change(
+        session,
         update(Product)
         .where(col(Product.product_id) == changed.product_id)
-        .values(**changed.model_dump(exclude={"product_id"}))
+        .values(**changed.model_dump(exclude={"product_id"})),
     )
-    return result.rowcount == 1
+    return count == 1
 
 
 async def products_of(session: AsyncSession, product_ids: Collection[str]) -> Sequence[Product]:
@@ -76,8 +100,7 @@ def _of_keys(count: int) -> Select[IdempotencyKey, Order, OrderView]:
 
 async def add_rows(session: AsyncSession, table: type[SQLModel], rows: Sequence[Mapping[str, object]]) -> None:
     """Put new rows in, in one statement."""
-    connection = await session.connection()
-    await connection.execute(insert(table), rows)
+    await change(session, insert(table), rows)
 
 
 async def admission(session: AsyncSession, name: str, *, lock: bool = False) -> AdmissionState | None:
@@ -87,11 +110,7 @@ async def admission(session: AsyncSession, name: str, *, lock: bool = False) -> 
 
 
 async def set_admission(session: AsyncSession, state: AdmissionState) -> None:
-    await session.exec(
-        update(AdmissionState)
-        .where(col(AdmissionState.name) == state.name)
-        .values(**state.model_dump(exclude={"name"}))
-    )
+    await change(session, _SET_ADMISSION, {"of": state.name, **state.model_dump(exclude={"name"})})
 
 
 async def has_claimable(session: AsyncSession, now: datetime) -> bool:
@@ -107,6 +126,7 @@ async def claim(session: AsyncSession, *, now: datetime, until: datetime, limit:
     orders = (await session.exec(_claimable(now).limit(limit).with_for_update(skip_locked=True))).all()
     if orders:
         order_ids = [order.order_id for order in orders]
+        # Through the session, so that these very objects say it, too.
         await session.exec(update(Order).where(col(Order.order_id).in_(order_ids)).values(claimed_until=until))
     return orders
 
@@ -121,12 +141,7 @@ def _claimable(now: datetime) -> SelectOfScalar[Order]:
 
 async def mark_started(session: AsyncSession, order_ids: Sequence[str], at: datetime) -> None:
     """Note that orders have their workflows; one that was noted before keeps its time."""
-    # A condition on `started_at` would be a second index to go by, and so to lock others' orders on the way.
-    await session.exec(
-        update(Order)
-        .where(col(Order.order_id).in_(order_ids))
-        .values(started_at=func.coalesce(col(Order.started_at), at))
-    )
+    await change(session, _MARK_STARTED, {"started": order_ids, "at": at})
 
 
 async def forget_keys(session: AsyncSession, *, before: datetime, limit: int) -> bool:
@@ -137,7 +152,7 @@ async def forget_keys(session: AsyncSession, *, before: datetime, limit: int) ->
     created = col(IdempotencyKey.created_at)
     oldest = select(IdempotencyKey.created_at).where(created < before).order_by(created)
     last = (await session.exec(oldest.offset(limit - 1).limit(1))).first()
-    await session.exec(delete(IdempotencyKey).where(created < before if last is None else created <= last))
+    await change(session, delete(IdempotencyKey).where(created < before if last is None else created <= last))
     return last is not None
 
 
@@ -145,14 +160,12 @@ async def payment_of_order(session: AsyncSession, order_id: str) -> Payment | No
     return await session.get(Payment, order_id, populate_existing=True)
 
 
-async def set_intent(session: AsyncSession, order_id: str, *, intent_id: str) -> bool:
-    """Note a payment's intent unless one was noted before; says whether it did."""
-    result = await session.exec(
-        update(Payment)
-        .where(col(Payment.order_id) == order_id, col(Payment.intent_id).is_(None))
-        .values(intent_id=intent_id)
-    )
-    return result.rowcount == 1
+async def set_intent(session: AsyncSession, order_id: str, *, intent_id: str, state: str | None = None) -> bool:
+    """Note a payment's intent unless one was noted before; says whether it did. With `state`, only in that one."""
+    noted = {"noted": order_id, "intent_id": intent_id}
+    if state is None:
+        return await change(session, _SET_INTENT, noted) == 1
+    return await change(session, _SET_INTENT_IN_STATE, {**noted, "source": state}) == 1
 
 
 async def move_payment(
@@ -165,31 +178,44 @@ async def move_payment(
     decline_code: str | None = None,
 ) -> bool:
     """Bring a payment from one of some states to another; says whether it was in one of the first."""
-    result = await session.exec(
-        update(Payment)
-        .where(col(Payment.order_id) == order_id, col(Payment.state).in_(sources))
-        .values(state=target, decline_code=decline_code, updated_at=at)
-    )
-    return result.rowcount == 1
+    moved = {"moved": order_id, "sources": sources, "state": target, "decline_code": decline_code, "updated_at": at}
+    return await change(session, _MOVE_PAYMENT, moved) == 1
 
 
 async def add_events(session: AsyncSession, events: Sequence[OrderEvent]) -> None:
-    """Put on the timeline those of the events that are not there yet."""
+    """Put on the timelines those of the events that are not there yet."""
     try:
-        await session.exec(insert(OrderEvent).values([event.model_dump() for event in events]))
-    except IntegrityError:  # the databases take the whole statement back
+        await add_rows(session, OrderEvent, [event.model_dump() for event in events])
+    except IntegrityError:  # MySQL takes all of them back, SQLite only the one that was refused
         for event in events:
             await insert_if_new(session, event)
 
 
-async def move_view(session: AsyncSession, order_id: str, *, state: OrderState, version: int, at: datetime) -> bool:
-    """Bring an order's view to a version unless it is there or further already; says whether it did."""
-    result = await session.exec(
-        update(OrderView)
-        .where(col(OrderView.order_id) == order_id, col(OrderView.version) < version)
-        .values(**asdict(state), version=version, updated_at=at)
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """Where an order stands at a version, and since when."""
+
+    order_id: str
+    state: OrderState
+    version: int
+    at: datetime
+
+
+async def move_views(session: AsyncSession, moves: Sequence[Move]) -> None:
+    """Bring orders' views to these versions, but those that are there or further already."""
+    await change(
+        session,
+        _MOVE_VIEW,
+        [
+            {
+                **asdict(move.state),
+                "moved": move.order_id,
+                "version": move.version,
+                "updated_at": move.at,
+            }
+            for move in moves
+        ],
     )
-    return result.rowcount == 1
 
 
 async def order_with_view(session: AsyncSession, order_id: str) -> tuple[Order, OrderView] | None:

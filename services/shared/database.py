@@ -8,12 +8,12 @@ but talk to its session: no calls to other systems, no changes outside.
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import event, insert
+from sqlalchemy import UpdateBase, event, insert
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, OperationalError
@@ -23,6 +23,7 @@ from sqlalchemy.types import DateTime, TypeDecorator
 from sqlmodel import SQLModel, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from services.shared import sqlite
 from services.shared.errors import DatabaseUnavailable
 from services.shared.settings import PoolSettings
 
@@ -160,12 +161,23 @@ async def insert_if_new(session: AsyncSession, row: SQLModel) -> bool:
     failed INSERT alone and leave the transaction usable.
     """
     try:
-        await session.exec(insert(type(row)).values(**row.model_dump()))
+        await change(session, insert(type(row)), row.model_dump())
     except IntegrityError as error:
         if is_duplicate(error):
             return False
         raise
     return True
+
+
+async def change(
+    session: AsyncSession, statement: UpdateBase, rows: Mapping[str, object] | Sequence[Mapping[str, object]] = ()
+) -> int:
+    """Insert, update or delete, with the values of these rows where it leaves them open; answers how many rows it met.
+
+    Past the session, which would compare what it holds with what was changed, and that costs more than the statement.
+    Nobody looks at such objects afterwards; who does executes it through the session.
+    """
+    return (await (await session.connection()).execute(statement, rows or None)).rowcount
 
 
 def is_duplicate(error: IntegrityError) -> bool:
@@ -180,9 +192,11 @@ def _engine(url: str, settings: PoolSettings) -> AsyncEngine:
             pool_size=settings.size,
             max_overflow=settings.overflow,
             pool_reset_on_return=None,
-            connect_args={"timeout": settings.transaction_seconds / 2},  # a lock that is not had leaves time to say so
+            connect_args={
+                "async_creator_fn": sqlite.connect,
+                "timeout": settings.transaction_seconds / 2,  # a lock that is not had leaves time to say so
+            },
         )
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
     # The server must give up a lock before this process gives up the server: a client that went away is not noticed
@@ -214,19 +228,10 @@ def _engine(url: str, settings: PoolSettings) -> AsyncEngine:
     )
 
 
-def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
-    dbapi_connection.isolation_level = None  # BEGIN is ours, below
-    cursor = dbapi_connection.cursor()
-    # WAL: readers and one writer at once. FULL: a commit that was acknowledged survives a power cut.
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
 def _begin_sqlite(connection: Connection) -> None:
     # A writer takes the lock at once: upgrading from a read fails with "database is locked" without waiting.
     writes = connection.get_execution_options().get(_WRITES, True)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    connection.exec_driver_sql(sqlite.BEGIN_TO_WRITE if writes else sqlite.BEGIN_TO_READ)
 
 
 def _is_ours(error: Exception) -> bool:

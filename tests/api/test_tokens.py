@@ -328,7 +328,7 @@ async def test_who_makes_up_key_ids_makes_nobody_ask_more_than_once_in_ten_secon
         {"keys": []},
         {"keys": "none"},
         {"keys": [None, 1, {}, {"kty": "RSA", "kid": "x"}, {"kty": "oct", "kid": "x", "k": "AAAA"}]},
-        {"keys": [{**P384_JWK, "kid": "x"}]},
+        pytest.param({"keys": [{**P384_JWK, "kid": "x"}]}, id="a key for P-384"),
     ],
     ids=str,
 )

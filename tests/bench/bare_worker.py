@@ -9,8 +9,10 @@ from typing import Any
 from aiohttp import web
 from temporalio.worker import Worker
 
+from services.shared.process import end
 from services.shared.settings import TEAMS, Team, WorkerSettings
-from tests.bench.bare import QUEUES, BareWorkflow, activities
+from tests.bench.bare import QUEUES, BareWorkflow, EmptyWorkflow, activities
+from worker import RUNNER
 from workflows.client import connect
 
 
@@ -25,14 +27,18 @@ async def _run(team: Team, settings: WorkerSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    workflows: dict[str, Any] = {"workflows": [BareWorkflow], "max_cached_workflows": 5000} if team == "order" else {}
+    workflows: dict[str, Any] = {
+        "workflows": [BareWorkflow, EmptyWorkflow],
+        "workflow_runner": RUNNER,
+        "max_cached_workflows": 5000,
+    }
     worker = Worker(
         await connect(),
         task_queue=QUEUES[team],
         activities=activities(team),
         graceful_shutdown_timeout=timedelta(seconds=settings.grace_seconds),
         build_id=settings.build_id,
-        **workflows,
+        **(workflows if team == "order" else {}),
     )
     runner = await _ready(settings)
     try:
@@ -56,3 +62,4 @@ async def _ready(settings: WorkerSettings) -> web.AppRunner:
 
 if __name__ == "__main__":
     main()
+    end(0)

@@ -1,4 +1,4 @@
-"""What one order costs: its events, and with every worker in this process, its calls on the engine and its SQL."""
+"""What one order costs, with every worker in this process: events and bytes of history, calls on the engine, SQL."""
 
 import asyncio
 from collections import Counter
@@ -13,12 +13,22 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHistory
 from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
 
-from services.order.tables import Order
 from services.shared.settings import TEAMS, WorkerSettings
-from tests.bench.stage import Customers, customers
+from tests.bench.customers import Customers, customers
+from tests.bench.stage import Stage
 from worker import _worker as team_worker  # pyright: ignore[reportPrivateUsage]  (the workers as they really are)
+from workflows.client import connect
 
-MOST_EVENTS = 36
+MOST_EVENTS = 34
+"""Of an order by itself, until `DeliveryStarted`; many at once wait for one another, which costs more."""
+MOST_RPCS = 19.5
+"""Calls on the engine and polls that it answered, an order."""
+MOST_STATEMENTS_ALONE = 26
+"""In all three databases, of an order by itself; the transactions' BEGIN and COMMIT apart."""
+MOST_STATEMENTS = 20.0
+"""The same an order, of 32 at once: those that are accepted together share statements."""
+AT_ONCE = 32
+TRANSACTION = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"})
 _BUFFER = 200_000
 _UNSETTLED = {
     EventType.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED,
@@ -39,33 +49,58 @@ class Cost:
     """Of the order among `orders` that had most, until `DeliveryStarted`."""
     calls: Counter[str]
     polls: Counter[str]
+    alone: dict[str, Counter[str]]
+    """Of one order by itself: statements by database, the accepting of orders apart."""
     statements: dict[str, Counter[str]]
-    """By database, the accepting of orders by itself."""
+    """The same of `orders`, many at once."""
+    history_bytes: float
+    """Of an order's history, until `DeliveryStarted`."""
+
+    @property
+    def rpcs(self) -> float:
+        """Calls on the engine and polls that it answered, an order."""
+        return (self.calls.total() + self.polls.total()) / self.orders
+
+    @property
+    def statements_alone(self) -> int:
+        """Statements of one order by itself, in all databases; BEGIN and COMMIT apart."""
+        return sum(work(counts).total() for counts in self.alone.values())
+
+    @property
+    def statements_each(self) -> float:
+        """Statements an order, of many at once, in all databases; BEGIN and COMMIT apart."""
+        return sum(work(counts).total() for counts in self.statements.values()) / self.orders
 
 
-async def events_of_one_order() -> Counter[str]:
-    """The history of a happy order until `DeliveryStarted`, on a stage without workers."""
-    async with customers() as who, _workers(who.client):
-        return await _events(who, await _one(who))
+def work(counts: Counter[str]) -> Counter[str]:
+    """The statements that are not a transaction's beginning or end."""
+    return Counter({name: count for name, count in counts.items() if name not in TRANSACTION})
 
 
-async def cost(orders: int) -> Cost:
-    """The cost of an order, on a stage without workers. So many orders go through at once."""
+async def cost(here: Stage, orders: int) -> Cost:
+    """The cost of an order, on a stage without workers whose dispatcher sleeps.
+
+    Of so many, of which `AT_ONCE` are on their way at any time: each customer orders again when the last order has
+    come to `DeliveryStarted`, so that they share transactions as they would on a busy day, and not as in one rush.
+    """
     buffer = MetricBuffer(_BUFFER)
     runtime = Runtime(telemetry=TelemetryConfig(metrics=buffer))
-    async with customers(runtime) as who, _workers(who.client):
-        first = await _one(who)
-        events = await _events(who, first)
-        await who.engine.delivered(first.order_id)
-        await who.client.get_workflow_handle(first.order_id).result()
-        in_all = await _events(who, first)
+    onlooker = await connect()  # whose own calls are not counted
+    async with customers(here, runtime) as who, _workers(who.client):
+        await _one(who)  # whose databases and workflow modules are new to the workers
+        with _statements(who) as alone:
+            first = await _one(who)
+            events = await _events(onlooker, first)
+        await who.be_delivered()
+        in_all = await _events(onlooker, first)
         buffer.retrieve_updates()
         with _statements(who) as statements:
-            accepted = await who.accept(orders)
-            await asyncio.gather(*(who.go_through(order) for order in accepted))
-            await asyncio.sleep(0.5)  # for what the last workflow tasks still tell the engine
+            ids = await _keep_ordering(who, orders)
+            most = max(
+                [(await _events(onlooker, order_id)).total() for order_id in ids]
+            )  # and all is told to the engine
         calls, polls = _requests(buffer)
-        most = max([(await _events(who, order)).total() for order in accepted])
+        sizes = [await _history_bytes(onlooker, order_id) for order_id in ids]
     return Cost(
         orders=orders,
         events=events,
@@ -73,23 +108,41 @@ async def cost(orders: int) -> Cost:
         most_events=max(most, events.total()),
         calls=calls,
         polls=polls,
+        alone=alone,
         statements=statements,
+        history_bytes=sum(sizes) / len(sizes),
     )
 
 
-async def _one(who: Customers) -> Order:
+async def _keep_ordering(who: Customers, orders: int) -> list[str]:
+    left, ids = iter(range(orders)), list[str]()
+
+    async def one_after_the_other() -> None:
+        for _ in left:
+            ids.append(await _one(who))
+
+    await asyncio.gather(*(one_after_the_other() for _ in range(AT_ONCE)))
+    return ids
+
+
+async def _one(who: Customers) -> str:
     [order] = await who.accept(1)
     await who.go_through(order)
-    return order
+    return order.order_id
 
 
-async def _events(who: Customers, order: Order) -> Counter[str]:
+async def _events(onlooker: Client, order_id: str) -> Counter[str]:
     async with asyncio.timeout(30):
         while True:
-            history = await who.client.get_workflow_handle(order.order_id).fetch_history()
+            history = await onlooker.get_workflow_handle(order_id).fetch_history()
             if _is_settled(history):
                 return Counter(EventType.Name(one.event_type).removeprefix("EVENT_TYPE_") for one in history.events)
             await asyncio.sleep(0.02)
+
+
+async def _history_bytes(onlooker: Client, order_id: str) -> int:
+    described = await onlooker.get_workflow_handle(order_id).describe()
+    return described.raw_description.workflow_execution_info.history_size_bytes
 
 
 def _is_settled(history: WorkflowHistory) -> bool:
@@ -118,18 +171,34 @@ def _requests(buffer: MetricBuffer) -> tuple[Counter[str], Counter[str]]:
 
 @contextmanager
 def _statements(who: Customers) -> Generator[dict[str, Counter[str]]]:
-    """Counts the SQL of every database but the one through which the measurement itself looks."""
-    counted: dict[str, Counter[str]] = {}
-    front, window = who.front.engine.sync_engine, who.window.engine.sync_engine
+    """Counts the SQL of every database but the one through which the measurement itself looks.
 
-    def count(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+    A transaction's end goes past the cursor: the driver makes it itself, and it is counted where it is asked for.
+    """
+    counted: dict[str, Counter[str]] = {}
+    accepting = (who.front.engine.sync_engine, who.shelf.engine.sync_engine)
+    window = who.window.engine.sync_engine
+
+    def count(connection: Connection, name: str) -> None:
         if connection.engine is not window:
             database = (make_url(connection.engine.url).database or "").rpartition("/")[2].removesuffix(".db")
-            name = "acceptance" if connection.engine is front else database
-            counted.setdefault(name, Counter())[statement.split(maxsplit=1)[0].upper()] += 1
+            where = f"{database}, accepting" if connection.engine in accepting else database
+            counted.setdefault(where, Counter())[name] += 1
 
-    event.listen(Engine, "before_cursor_execute", count)
+    def statement(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        count(connection, statement.split(maxsplit=1)[0].upper())
+
+    def commit(connection: Connection) -> None:
+        count(connection, "COMMIT")
+
+    def rollback(connection: Connection) -> None:
+        count(connection, "ROLLBACK")
+
+    listening = (("before_cursor_execute", statement), ("commit", commit), ("rollback", rollback))
+    for name, listener in listening:
+        event.listen(Engine, name, listener)
     try:
         yield counted
     finally:
-        event.remove(Engine, "before_cursor_execute", count)
+        for name, listener in listening:
+            event.remove(Engine, name, listener)

@@ -1,104 +1,138 @@
-"""What a happy order costs the engine, beside a bare workflow of four empty activities: `make bench`.
+"""What a happy order costs: the engine, the databases and the processors.
 
-First one order, and then many at once, with every worker in this process, where calls and SQL can be counted. Then
-the shop's worker processes and those of the bare workflow in turn, on the same server, with as many in flight. Only
-the counts and the ratio mean something elsewhere: the server keeps everything in one SQLite file.
+Events, calls and SQL are counted with every worker in this process, first of one order by itself and then of many at
+once. CPU is that of the shop's own processes, from orders that come over HTTP.
 """
 
-import argparse
-import asyncio
-import sys
 from collections import Counter
-
-from rich.console import Console
-from rich.table import Table
+from collections.abc import Mapping
 
 from deploy.supervisor import together
-from tests.bench.cost import MOST_EVENTS, Cost, cost
-from tests.bench.rounds import Round, rates_table, run_round, shop_round
-from tests.bench.stage import Customers, Stage, customers, stage
+from tests.bench.cost import (
+    AT_ONCE,
+    MOST_EVENTS,
+    MOST_RPCS,
+    MOST_STATEMENTS,
+    MOST_STATEMENTS_ALONE,
+    TRANSACTION,
+    Cost,
+    cost,
+    work,
+)
+from tests.bench.customers import customers
+from tests.bench.report import Part, Table, number
+from tests.bench.rounds import Round, cpu_ms, run_round
+from tests.bench.size import Say, Size
+from tests.bench.stage import stage
 
-_AIM = 0.75
+NUMBER, TITLE = 3, "What a happy order costs"
+AIM_EVENTS, AIM_RPCS, AIM_STATEMENTS = 34, 22, 20
 
 
-def main() -> int:
-    """The process's exit status: 1 when an order costs the engine more events than it may."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.order_cost", description=__doc__)
-    parser.add_argument("--orders", type=int, default=100, help="of each kind in each round (100)")
-    parser.add_argument("--in-flight", type=int, default=32, help="at once (32)")
-    parser.add_argument("--rounds", type=int, default=4, help="of each kind (4)")
-    parser.add_argument("--counted", type=int, default=32, help="orders whose calls and SQL are counted (32)")
-    asked = parser.parse_args()
-    console = Console()
-    measured, shop, bare = asyncio.run(_measure(console, asked))
-    console.print(
-        _events_table(measured),
-        _counts_table(measured),
-        rates_table(("shop", shop), ("bare", bare), asked.in_flight, aim=_AIM),
+async def measure(size: Size, say: Say) -> Part:
+    say.doing("counting events, calls and SQL")
+    async with stage(dispatch_seconds=3600) as here:
+        measured = await cost(here, size.counted)
+    say.done(f"{measured.events.total()} events, {measured.rpcs:.1f} calls, {measured.statements_each:.1f} statements")
+    say.doing("CPU of the shop's processes")
+    async with stage() as here, customers(here) as who:
+        await together(here.start_workers(), here.start_api())
+        await run_round(here.cpu, [who.order_and_wait] * size.in_flight, size.in_flight)  # warms up
+        busy = await run_round(here.cpu, [who.order_and_wait] * size.orders, size.in_flight)
+    return Part(
+        number=NUMBER,
+        title=TITLE,
+        tables=[_summary(measured, busy), _statements_table(measured), _calls_table(measured), _events_table(measured)],
+        figures=_figures(measured, busy),
     )
-    if measured.most_events > MOST_EVENTS:
-        console.print(f"[red]{measured.most_events} events until DeliveryStarted: {MOST_EVENTS} are allowed[/]")
-        return 1
-    return 0
 
 
-async def _measure(console: Console, asked: argparse.Namespace) -> tuple[Cost, list[Round], list[Round]]:
-    shop: list[Round] = []
-    bare: list[Round] = []
-    async with stage() as here:
-        with console.status("counting events, calls and SQL …"):
-            measured = await cost(asked.counted)
-        async with customers() as who:
-            await together(here.start_workers(), here.start_bare_workers())
-            for number in range(asked.rounds + 1):
-                with console.status(f"round {number} of {asked.rounds} …"):
-                    pair = (
-                        await shop_round(here, who, asked.orders, asked.in_flight),
-                        await _bare_round(here, who, asked),
-                    )
-                if number:  # the first only warms up
-                    shop.append(pair[0])
-                    bare.append(pair[1])
-                    console.print(f"round {number}: shop {pair[0].rate:.1f}/s, bare {pair[1].rate:.1f}/s")
-    return measured, shop, bare
+def _figures(measured: Cost, busy: Round) -> dict[str, list[float]]:
+    return {
+        "events alone": [measured.events.total()],
+        "events at most": [measured.most_events],
+        "RPCs": [measured.rpcs],
+        "statements": [measured.statements_each],
+        "statements alone": [measured.statements_alone],
+        "history bytes": [measured.history_bytes],
+        **{f"CPU ms: {name}": [used] for name, used in cpu_ms([busy]).items()},
+    }
 
 
-async def _bare_round(here: Stage, who: Customers, asked: argparse.Namespace) -> Round:
-    return await run_round(here, [who.go_through_bare] * asked.orders, asked.in_flight)
+def _summary(measured: Cost, busy: Round) -> Table:
+    used = cpu_ms([busy])
+    rows = [
+        ["events until DeliveryStarted, alone", str(measured.events.total()), str(AIM_EVENTS), str(MOST_EVENTS)],
+        [f"events until DeliveryStarted, the most of {AT_ONCE} at once", str(measured.most_events), "", ""],
+        ["calls on the engine and answered polls", number(measured.rpcs), str(AIM_RPCS), number(MOST_RPCS)],
+        [
+            "SQL statements in all databases, alone",
+            str(measured.statements_alone),
+            "",
+            str(MOST_STATEMENTS_ALONE),
+        ],
+        [
+            f"SQL statements in all databases, {AT_ONCE} at once",
+            number(measured.statements_each),
+            str(AIM_STATEMENTS),
+            number(MOST_STATEMENTS),
+        ],
+        ["bytes of history until DeliveryStarted", number(measured.history_bytes), "", ""],
+        *([f"CPU ms: {name}", number(milliseconds), "", ""] for name, milliseconds in used.items()),
+        ["CPU ms in all", number(sum(used.values())), "", ""],
+    ]
+    return Table(
+        title="An order, in short",
+        columns=["", "an order", "aim", "promised by a test"],
+        rows=rows,
+        note=f"CPU: {busy.count} orders over HTTP; the customers play themselves.",
+    )
+
+
+def _statements_table(measured: Cost) -> Table:
+    names = dict.fromkeys([*measured.alone, *measured.statements])
+    rows = [
+        [
+            name,
+            *_sql(measured.alone.get(name, Counter()), 1),
+            *_sql(measured.statements.get(name, Counter()), measured.orders),
+        ]
+        for name in sorted(names)
+    ]
+    all_alone, all_together = (sum(one.values(), Counter[str]()) for one in (measured.alone, measured.statements))
+    rows.append(["in all", *_sql(all_alone, 1), *_sql(all_together, measured.orders)])
+    together = f"{AT_ONCE} at once"
+    columns = ["database", "one alone", "BEGIN, COMMIT", together, "BEGIN, COMMIT", f"made of ({together})"]
+    for row, counts in zip(
+        rows, [*(measured.statements.get(name, Counter()) for name in sorted(names)), all_together], strict=True
+    ):
+        row.append(_made_of(work(counts), measured.orders))
+    return Table(title="SQL statements an order", columns=columns, rows=rows)
+
+
+def _sql(counts: Counter[str], orders: int) -> tuple[str, str]:
+    ends = sum(count for name, count in counts.items() if name in TRANSACTION)
+    return f"{work(counts).total() / orders:.1f}", f"{ends / orders:.1f}"
+
+
+def _calls_table(measured: Cost) -> Table:
+    kinds: Mapping[str, Counter[str]] = {"calls": measured.calls, "answered polls": measured.polls}
+    rows = [
+        [name, f"{counts.total() / measured.orders:.1f}", _made_of(counts, measured.orders)]
+        for name, counts in kinds.items()
+    ]
+    return Table(title=f"Requests to the engine, of {AT_ONCE} at once", columns=["", "an order", "made of"], rows=rows)
 
 
 def _events_table(measured: Cost) -> Table:
-    table = Table(title="History events of a happy order", title_justify="left", show_footer=True)
-    table.add_column("event", footer=f"all (allowed: {MOST_EVENTS})", no_wrap=True)
-    table.add_column("until DeliveryStarted", footer=str(measured.events.total()), justify="right")
-    table.add_column("until Delivered", footer=str(measured.events_in_all.total()), justify="right")
-    for name, count in measured.events_in_all.most_common():
-        table.add_row(name, str(measured.events[name] or ""), str(count))
-    table.caption = f"the most among {measured.orders} orders at once, until DeliveryStarted: {measured.most_events}"
-    return table
+    rows = [
+        [name, str(measured.events[name] or ""), str(count)] for name, count in measured.events_in_all.most_common()
+    ]
+    rows.append(["in all", str(measured.events.total()), str(measured.events_in_all.total())])
+    return Table(
+        title="Events of one order's history", columns=["", "until DeliveryStarted", "until Delivered"], rows=rows
+    )
 
 
-def _counts_table(measured: Cost) -> Table:
-    table = Table(title=f"Calls and SQL an order, of {measured.orders} at once", title_justify="left")
-    table.add_column("what")
-    table.add_column("an order", justify="right")
-    table.add_column("made of")
-    for name, counts in (("calls on the engine", measured.calls), ("polls that it answered", measured.polls)):
-        table.add_row(name, *_each(counts, measured.orders))
-    table.add_row("calls and polls", f"{(measured.calls.total() + measured.polls.total()) / measured.orders:.1f}", "")
-    table.add_section()
-    everything: Counter[str] = Counter()
-    for name, counts in measured.statements.items():
-        everything += counts
-        table.add_row(f"SQL: {name}", *_each(counts, measured.orders))
-    table.add_row("SQL in all", *_each(everything, measured.orders))
-    return table
-
-
-def _each(counts: Counter[str], orders: int) -> tuple[str, str]:
-    parts = ", ".join(f"{name} {count / orders:.1f}" for name, count in counts.most_common())
-    return f"{counts.total() / orders:.1f}", parts
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _made_of(counts: Counter[str], orders: int) -> str:
+    return ", ".join(f"{name} {count / orders:.1f}" for name, count in counts.most_common())

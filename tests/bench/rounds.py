@@ -1,89 +1,120 @@
-"""Rounds of work, timed, and two kinds of them side by side."""
+"""Rounds of work, timed, and kinds of it side by side."""
 
 import asyncio
-import os
+import math
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from rich.table import Table
+from tests.bench.report import Figures, Table, number
+from tests.bench.size import Say
 
-from services.shared.settings import TEAMS
-from tests.bench.stage import Customers, Stage, cpu_seconds
+Work = Callable[[], Awaitable[float]]
+"""One of a kind; says in how many milliseconds it was done."""
+Cpu = Callable[[], Mapping[str, float]]
+"""The CPU seconds used so far, by what the processes are."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """How fast `count` of one kind went through, and the CPU time of each group of processes."""
+    """How fast `count` of one kind went through."""
 
     count: int
     seconds: float
-    cpu: dict[str, float]
+    cpu: Mapping[str, float]
+    """CPU seconds, by what the processes are."""
+    took: Sequence[float] = field(repr=False)
+    """Milliseconds, of each."""
 
     @property
     def rate(self) -> float:
         return self.count / self.seconds
 
 
-async def shop_round(here: Stage, who: Customers, orders: int, in_flight: int) -> Round:
-    """So many happy orders, each until its customer reads `DeliveryStarted`."""
-    accepted = await who.accept(orders)
-    return await run_round(here, [lambda order=order: who.go_through(order) for order in accepted], in_flight)
-
-
-async def run_round(here: Stage, work: Sequence[Callable[[], Awaitable[None]]], in_flight: int) -> Round:
+async def run_round(cpu: Cpu, work: Sequence[Work], in_flight: int) -> Round:
     """Do it all, so much at once."""
-    left = iter(work)
+    left, took = iter(work), list[float]()
 
     async def one_after_the_other() -> None:
         for one in left:
-            await one()
+            took.append(await one())
 
-    before, began = _cpu(here), time.monotonic()
+    before, began = cpu(), time.monotonic()
     await asyncio.gather(*(one_after_the_other() for _ in range(in_flight)))
-    seconds, after = time.monotonic() - began, _cpu(here)
-    return Round(len(work), seconds, {name: after[name] - before[name] for name in after})
+    seconds, after = time.monotonic() - began, cpu()
+    return Round(len(work), seconds, {name: after[name] - before.get(name, 0.0) for name in after}, took)
 
 
-def rates_table(a: tuple[str, list[Round]], b: tuple[str, list[Round]], in_flight: int, *, aim: float) -> Table:
-    """How fast two kinds went through in turn. The ratio is each round's own, and its median counts."""
-    ratio, spread = _ratios(a[1], b[1])
-    table = Table(title=f"Throughput, {in_flight} in flight, {len(a[1])} rounds in turn", title_justify="left")
-    table.add_column("")
-    for name in (f"A: {a[0]}", f"B: {b[0]}", "A/B"):
-        table.add_column(name, justify="right")
-    rates = [statistics.median(one.rate for one in rounds) for _, rounds in (a, b)]
-    table.add_row("a second (median)", *(f"{rate:.1f}" for rate in rates), f"[bold]{ratio:.2f}[/] ({spread})")
-    table.add_section()
-    for name in a[1][0].cpu:
-        used = [_milliseconds(rounds, name) for _, rounds in (a, b)]
-        table.add_row(f"CPU ms each: {name}", *(f"{one:.1f}" for one in used), "")
-    whole = [sum(_milliseconds(rounds, name) for name in rounds[0].cpu) for _, rounds in (a, b)]
-    table.add_row("CPU ms each: in all", *(f"{one:.1f}" for one in whole), f"{whole[1] / whole[0]:.2f} (B/A)")
-    table.caption = f"aim: {aim} or better"
-    return table
+async def taking_turns(
+    say: Say, what: str, rounds: int, kinds: Mapping[str, Callable[[], Awaitable[Round]]], *, warm_up: bool = True
+) -> dict[str, list[Round]]:
+    """So many rounds of each kind, in turn. Who comes first is another one each time: a machine that tires or warms up
+    must not decide. One more round goes first, to warm up, and is not counted.
+    """
+    measured: dict[str, list[Round]] = {kind: [] for kind in kinds}
+    names = [*kinds]
+    for turn in range(0 if warm_up else 1, rounds + 1):
+        first = turn % len(names)
+        now: dict[str, Round] = {}
+        for kind in names[first:] + names[:first]:
+            say.doing(f"{what}, round {turn} of {rounds}: {kind}")
+            now[kind] = await kinds[kind]()
+        if turn:
+            for kind, one in now.items():
+                measured[kind].append(one)
+            say.done(
+                f"{what}, round {turn} of {rounds}: " + ", ".join(f"{kind} {now[kind].rate:.1f}/s" for kind in kinds)
+            )
+    return measured
 
 
-def _ratios(a: list[Round], b: list[Round]) -> tuple[float, str]:
-    ratios = [one.rate / other.rate for one, other in zip(a, b, strict=True)]
-    return statistics.median(ratios), f"{min(ratios):.2f} … {max(ratios):.2f}"
+def percentile(took: Sequence[float], share: float) -> float:
+    """What this share of them (0 to 1) took at most; not a number if there are none."""
+    return sorted(took)[max(0, math.ceil(share * len(took)) - 1)] if took else math.nan
 
 
-def _milliseconds(rounds: list[Round], name: str) -> float:
-    return 1000 * sum(one.cpu[name] for one in rounds) / sum(one.count for one in rounds)
+def ratios(of: Sequence[Round], to: Sequence[Round]) -> list[float]:
+    """How much faster one kind went through than another, round by round."""
+    return [one.rate / other.rate for one, other in zip(of, to, strict=True)]
 
 
-def _cpu(here: Stage) -> dict[str, float]:
-    """The CPU time used so far, by what the processes are."""
-    pids = here.supervisor.pids
-    return {
-        "server": cpu_seconds([pids["temporal"]]),
-        **{
-            f"{team} worker": cpu_seconds([pids[name] for name in (f"worker-{team}", f"bare-{team}") if name in pids])
-            for team in TEAMS
-        },
-        "payment simulator": cpu_seconds([pids["payments"]]),
-        "MariaDB": cpu_seconds([pids[name] for name in ("mariadb",) if name in pids]),
-        "this process": cpu_seconds([os.getpid()]),
-    }
+def side_by_side(
+    title: str, kinds: Mapping[str, Sequence[Round]], *, against: str, note: str = ""
+) -> tuple[Table, Figures]:
+    """Kinds that took turns, as a table and as figures; `against` is the kind that the others are held against."""
+    figures: Figures = {}
+    for kind, rounds in kinds.items():
+        took = [one for of_round in rounds for one in of_round.took]
+        figures |= {
+            f"rate: {kind}": [one.rate for one in rounds],
+            f"ratio: {kind}": ratios(rounds, kinds[against]),
+            f"p50 ms: {kind}": [percentile(took, 0.5)],
+            f"p99 ms: {kind}": [percentile(took, 0.99)],
+        }
+        figures |= {f"CPU ms: {kind}: {name}": [used] for name, used in cpu_ms(rounds).items()}
+    groups = dict.fromkeys(name for rounds in kinds.values() for name in cpu_ms(rounds))
+    used = {kind: cpu_ms(rounds) for kind, rounds in kinds.items()}
+    rows = [
+        ["a second ¹", *(number(statistics.median(figures[f"rate: {kind}"])) for kind in kinds)],
+        [f"… of {against}", *("1" if kind == against else spread(figures[f"ratio: {kind}"]) for kind in kinds)],
+        *([f"{name} ¹", *(number(figures[f"{name}: {kind}"][0]) for kind in kinds)] for name in ("p50 ms", "p99 ms")),
+        *([f"CPU ms each: {name}", *(number(used[kind].get(name, 0.0)) for kind in kinds)] for name in groups),
+        ["CPU ms each: in all", *(number(sum(used[kind].values())) for kind in kinds)],
+    ]
+    note = " ".join(filter(None, [note, f"{len(kinds[against])} rounds in turn; medians. ¹ On this machine."]))
+    return Table(title=title, columns=["", *kinds], rows=rows, note=note), figures
+
+
+def cpu_ms(rounds: Sequence[Round]) -> dict[str, float]:
+    """The CPU milliseconds that each of them took, by what the processes are; those that did nothing are left out."""
+    count = sum(one.count for one in rounds)
+    names = dict.fromkeys(name for one in rounds for name in one.cpu)
+    used = {name: 1000 * sum(one.cpu.get(name, 0.0) for one in rounds) / count for name in names}
+    return {name: milliseconds for name, milliseconds in used.items() if milliseconds}
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median and, where there are several, from where to where they go."""
+    middle = f"{statistics.median(values):.2f}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):.2f} … {max(values):.2f})"

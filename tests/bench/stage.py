@@ -2,50 +2,48 @@
 
 import asyncio
 import os
+import re
 import sys
 import tempfile
-import uuid
-from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
-
-from sqlmodel import col, select
-from temporalio.client import Client
-from temporalio.runtime import Runtime
 
 from deploy.local import Shop
 from deploy.stack import HOST, StackSettings, take_ports
 from deploy.supervisor import Program, Supervisor, together
 from services.delivery.stock import Warehouse
-from services.order.acceptance import Acceptance, NewOrder
-from services.order.admission import Admission
-from services.order.circuit import AdmissionRules
-from services.order.dispatch import Inbox
-from services.order.statuses import OrderStatus
-from services.order.tables import Order, OrderView
-from services.shared.database import AsyncSession, Database
+from services.shared.database import Database
 from services.shared.settings import TEAMS, DatabaseSettings, Team
-from tests.bench.bare import QUEUES, BareWorkflow
-from workflows.client import OrderEngine, connect
 
 Kind = Literal["mysql", "sqlite"]
 PRODUCT_ID = "1001"
+NO_LIMIT = 1_000_000
 _PLENTY = 10_000_000
-_NO_LIMIT = "1000000/second"
-_LOOK_SECONDS = 0.02
+_LONGEST_COMPLAINT = 240
 _OWN = ("STREET12_", "TEMPORAL_")
-_LEASE = timedelta(hours=1)  # nobody but the measurement starts its orders
+_DAY_MS = 24 * 3600 * 1000
+_WHAT = {
+    "Temporal server": "temporal",
+    **{f"{team} worker": rf"(worker|bare)-{team}(-\d+)?" for team in TEAMS},
+    "API": "(bare-)?api",
+    "payment simulator": "payments",
+    "MariaDB": "mariadb",
+}
+"""What the processes are, by the names of the programs."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """An engine, a payment simulator and migrated databases. No worker yet."""
+    """An engine, a payment simulator and migrated databases. No worker and no API yet."""
 
     shop: Shop
+    data_dir: Path
     supervisor: Supervisor
+    more: list[Supervisor] = field(default_factory=list[Supervisor])
+    """Who watches over what runs for a while only."""
 
     async def start_workers(self) -> None:
         """A worker process for each team of the shop."""
@@ -55,38 +53,81 @@ class Stage:
         """As many for the bare workflow."""
         await self.supervisor.start(*map(self._bare_worker, TEAMS))
 
-    def _bare_worker(self, team: Team) -> Program:
-        shops = self.shop.worker(team)
+    async def start_api(self) -> None:
+        """The shop's API process."""
+        await self.supervisor.start(self.shop.api())
+
+    @asynccontextmanager
+    async def running(self, *programs: Program) -> AsyncGenerator[None]:
+        """Keep more programs running for as long as the block does."""
+        supervisor = Supervisor(_complain)
+        self.more.append(supervisor)
+        try:
+            await supervisor.start(*programs)
+            yield
+        finally:
+            await supervisor.stop(asyncio.Event())
+            self.more.remove(supervisor)
+
+    def another_worker(self, team: Team, number: int) -> Program:
+        """One more worker process of a team."""
+        return _elsewhere(self.shop.worker(team), f"worker-{team}-{number}")
+
+    def bare_api(self) -> tuple[str, Program]:
+        """The API process with bare handlers, and where it answers."""
         [port] = take_ports({"": 0}).values()
-        return replace(
-            shops,
-            name=f"bare-{team}",
-            command=[sys.executable, "-m", "tests.bench.bare_worker", "--team", team],
-            environment={**shops.environment, "STREET12_WORKER_HEALTH_PORT": str(port)},
-            ready_url=f"http://{HOST}:{port}/readyz",
+        url = f"http://{HOST}:{port}"
+        api = self.shop.api()
+        return url, replace(
+            api,
+            name="bare-api",
+            command=[sys.executable, "-m", "tests.bench.bare_api"],
+            environment={**api.environment, "STREET12_API_PORT": str(port)},
+            ready_url=f"{url}/readyz",
         )
+
+    def cpu(self) -> dict[str, float]:
+        """The CPU seconds used so far, by what the processes are. This one plays the customers."""
+        return {"customers": cpu_seconds([os.getpid()]), **cpu_by_what(self._pids())}
+
+    def resident(self) -> dict[str, int]:
+        """The bytes of memory that are resident now, by what the processes are."""
+        return {what: sum(map(_resident, pids)) for what, pids in _by_what(self._pids()).items()}
+
+    def _pids(self) -> dict[str, int]:
+        return {name: pid for one in (self.supervisor, *self.more) for name, pid in one.pids.items()}
+
+    def _bare_worker(self, team: Team) -> Program:
+        command = [sys.executable, "-m", "tests.bench.bare_worker", "--team", team]
+        return replace(_elsewhere(self.shop.worker(team), f"bare-{team}"), command=command)
 
 
 @asynccontextmanager
-async def stage(kind: Kind = "sqlite") -> AsyncGenerator[Stage]:
+async def stage(
+    kind: Kind = "sqlite", *, max_pending: int = NO_LIMIT, dispatch_seconds: float = 1.0
+) -> AsyncGenerator[Stage]:
     """A stage of its own, with the teams' databases on SQLite or MySQL, whatever the person's shell is set up for.
 
-    In the end it is gone with all that it kept.
+    Limits that would keep a crowd out are out of the way. In the end it is gone with all that it kept.
     """
     with tempfile.TemporaryDirectory(prefix="street12-bench-") as directory, _clean_environment():
         data_dir = Path(directory)
         (data_dir / "run").mkdir()
+        os.environ |= {  # for all processes
+            "STREET12_DATA_DIR": directory,
+            "STREET12_PAYMENT_KEY": "sk_test_bench",
+            "STREET12_DISPATCH_SECONDS": str(dispatch_seconds),
+            "STREET12_MAX_PENDING_PAYMENTS": str(max_pending),
+            "STREET12_RATE_CALLER": f"{NO_LIMIT}/second",
+            "STREET12_SLOW_PAYMENT_MS": str(_DAY_MS),
+        }
         settings = StackSettings(api_port=0, temporal_port=0, temporal_ui_port=0, payment_port=0, database=kind)
         shop = Shop(settings, DatabaseSettings(data_dir=data_dir), data_dir)
         supervisor = Supervisor(_complain)
-        os.environ |= {  # for what runs in this process
+        os.environ |= {  # for what runs in this one
             "TEMPORAL_ADDRESS": shop.urls.temporal,
             "TEMPORAL_CONFIG_FILE": os.devnull,
-            "STREET12_DATA_DIR": directory,
             "STREET12_PAYMENT_URL": shop.urls.payments,
-            "STREET12_PAYMENT_KEY": "sk_test_bench",
-            "STREET12_DISPATCH_SECONDS": "3600",
-            "STREET12_RATE_CALLER": _NO_LIMIT,
         }
         try:
             await together(
@@ -98,83 +139,19 @@ async def stage(kind: Kind = "sqlite") -> AsyncGenerator[Stage]:
             delivery = Database(DatabaseSettings().url("delivery"))
             await Warehouse(delivery).move(product_id=PRODUCT_ID, qty=_PLENTY, reason="bench", reference="bench")
             await delivery.close()
-            yield Stage(shop, supervisor)
+            yield Stage(shop, data_dir, supervisor)
         finally:
             await supervisor.stop(asyncio.Event())
 
 
-class Customers:
-    """Place orders and see what becomes of them. `front` is where orders are accepted, `window` where they are seen."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.front = Database(DatabaseSettings().url("order"))
-        self.window = Database(DatabaseSettings().url("order"))
-        self.engine = OrderEngine(
-            client,
-            payment_budget=timedelta(hours=24),
-            delivery_deadline=timedelta(days=7),
-            rpc_timeout=timedelta(seconds=60),
-        )
-        self._acceptance = Acceptance(self.front, Admission(AdmissionRules(max_pending=_PLENTY)), lease=_LEASE)
-        self._inbox = Inbox(self.front, lease=_LEASE)
-        self._awaited: dict[str, asyncio.Future[None]] = {}
-
-    async def accept(self, count: int) -> list[Order]:
-        """So many accepted orders that have no workflow yet."""
-        request = NewOrder(
-            product_id=PRODUCT_ID,
-            qty=1,
-            username="굿맨",
-            address="서울",
-            phone_no="010-1234-5678",
-            payment_method="pm_card_visa",
-        )
-        accepted = [
-            await self._acceptance.accept(user_id="bench", idempotency_key=uuid.uuid4().hex, request=request)
-            for _ in range(count)
-        ]
-        return [one.order for one in accepted]
-
-    async def go_through(self, order: Order) -> None:
-        """Start an order's workflow and wait until its customer reads `DeliveryStarted`."""
-        under_way = self._awaited[order.order_id] = asyncio.get_running_loop().create_future()
-        await self.engine.start(order)
-        await self._inbox.mark_started(order.order_id)
-        await under_way
-
-    async def go_through_bare(self) -> None:
-        """Run a bare workflow to its end."""
-        await self.client.execute_workflow(BareWorkflow.run, id=f"bare-{uuid.uuid4().hex}", task_queue=QUEUES["order"])
-
-    async def look(self) -> None:
-        """Look at the status view, for all that wait, until cancelled."""
-        while True:
-            if self._awaited:
-                for order_id in await self.window.read(self._under_way):
-                    self._awaited.pop(order_id).set_result(None)
-            await asyncio.sleep(_LOOK_SECONDS)
-
-    async def _under_way(self, session: AsyncSession) -> Sequence[str]:
-        statement = select(OrderView.order_id).where(
-            col(OrderView.order_id).in_([*self._awaited]), OrderView.order_status == OrderStatus.DELIVERY_STARTED
-        )
-        return (await session.exec(statement)).all()
+def cpu_by_what(pids: Mapping[str, int]) -> dict[str, float]:
+    """The CPU seconds that programs have used so far, by what they are."""
+    return {what: cpu_seconds(of_it) for what, of_it in _by_what(pids).items()}
 
 
-@asynccontextmanager
-async def customers(runtime: Runtime | None = None) -> AsyncGenerator[Customers]:
-    """Customers of the shop on the stage."""
-    client = await connect(runtime=runtime)
-    who = Customers(client)
-    looking = asyncio.create_task(who.look())
-    try:
-        yield who
-    finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
-        await who.front.close()
-        await who.window.close()
+def _by_what(pids: Mapping[str, int]) -> dict[str, list[int]]:
+    found = {what: [pid for name, pid in pids.items() if re.fullmatch(of, name)] for what, of in _WHAT.items()}
+    return {what: of_it for what, of_it in found.items() if of_it}
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
@@ -186,11 +163,27 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def _resident(pid: int) -> int:
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _elsewhere(worker: Program, name: str) -> Program:
+    """A worker beside the one that it was made from."""
+    [port] = take_ports({"": 0}).values()
+    return replace(
+        worker,
+        name=name,
+        environment={**worker.environment, "STREET12_WORKER_HEALTH_PORT": str(port)},
+        ready_url=f"http://{HOST}:{port}/readyz",
+    )
+
+
 def _complain(tag: str, line: str) -> None:
-    if tag == "mariadb":
-        return  # it warns of its own administrator
-    if "warn" in line.lower() or "error" in line.lower() or tag == "shop":
-        print(f"{tag}: {line}", file=sys.stderr)
+    if tag == "mariadb" or "keys-unavailable" in line:
+        return  # it warns of its own administrator; an API that is just starting has not seen its issuer's keys
+    if tag == "shop" or ("[info" not in line and ("warn" in line.lower() or "error" in line.lower())):
+        print(f"{tag}: {line[:_LONGEST_COMPLAINT]}", file=sys.stderr)
 
 
 @contextmanager

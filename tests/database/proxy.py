@@ -8,7 +8,7 @@ import asyncio
 import struct
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from socket import SO_LINGER, SOL_SOCKET
@@ -77,16 +77,21 @@ class Proxy:
         """Do this to each statement that `strikes` says, until `heal`."""
         self._fault, self._strikes = fault, strikes
 
-    def silence(self) -> None:
-        """Let nothing pass any more. Connections stay open and are accepted, and the server never hears of it."""
+    def silence(self) -> int:
+        """Let nothing pass any more. Connections stay open and are accepted, and the server never hears of it.
+
+        Says how many there are.
+        """
         self.silent = True
         for link in self._links:
             link.silent = True
+        return len(self._links)
 
-    def reset(self) -> None:
-        """Reset every connection."""
+    def reset(self) -> int:
+        """Reset every connection; says how many there were."""
         for link in self._links:
             link.reset()
+        return len(self._links)
 
     def heal(self) -> None:
         """Disturb nothing from now on. A connection that was silenced stays so: what it lost cannot be brought back."""
@@ -119,19 +124,23 @@ class Proxy:
             link.reset()
 
 
-@asynccontextmanager
-async def running_proxy(database: Database) -> AsyncGenerator[Proxy]:
+def running_proxy(database: Database) -> AbstractAsyncContextManager[Proxy]:
     """A proxy before a database's server, on a free port; closes every connection in the end."""
     server = database.engine.url
     assert server.host is not None
     assert server.port is not None
-    address = (server.host, server.port)
+    return proxy_to(server.host, server.port)
+
+
+@asynccontextmanager
+async def proxy_to(host: str, port: int, *, listen: int = 0) -> AsyncGenerator[Proxy]:
+    """A proxy before the server that listens there."""
     serving: set[asyncio.Task[None]] = set()
 
     def accept(reader: StreamReader, writer: StreamWriter) -> None:
-        serving.add(asyncio.create_task(proxy.serve(reader, writer, address)))
+        serving.add(asyncio.create_task(proxy.serve(reader, writer, (host, port))))
 
-    listener = await asyncio.start_server(accept, HOST, 0)
+    listener = await asyncio.start_server(accept, HOST, listen)
     proxy = Proxy(HOST, listener.sockets[0].getsockname()[1])
     try:
         yield proxy

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from unittest.mock import ANY
 
@@ -29,7 +30,7 @@ from services.order.circuit import AdmissionRules
 from services.order.payments import Payments
 from services.order.provider import PaymentVoided, StripeProvider
 from services.order.statuses import EventType, OrderState, OrderStatus, TimelineEntry
-from services.order.tables import IdempotencyKey, Order, OrderEvent, OrderView, Payment, Product
+from services.order.tables import AdmissionState, IdempotencyKey, Order, OrderEvent, OrderView, Payment, Product
 from services.shared.database import Database, Work, insert_if_new
 from services.shared.errors import Refused
 from services.shared.settings import PaymentSettings, PoolSettings
@@ -40,7 +41,15 @@ from tests.payments import ledger_of, running_simulator
 T = TypeVar("T")
 
 PRICE = 1000
-ORDER_TABLES: tuple[type[SQLModel], ...] = (Product, IdempotencyKey, Order, OrderView, OrderEvent, Payment)
+ORDER_TABLES: tuple[type[SQLModel], ...] = (
+    Product,
+    IdempotencyKey,
+    Order,
+    OrderView,
+    OrderEvent,
+    Payment,
+    AdmissionState,
+)
 
 
 class Shop:
@@ -370,7 +379,19 @@ class Watch:
     def over(self, database: Database) -> Database:
         return WatchedDatabase(database, self)
 
-    async def statement_done(self) -> None:
+    def over_each(self, execute: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """The same way to execute a statement, watched."""
+
+        async def watched(*arguments: Any) -> Any:
+            self.begun.set()
+            try:
+                return await execute(*arguments)
+            finally:
+                await self._statement_done()
+
+        return watched
+
+    async def _statement_done(self) -> None:
         self._left -= 1
         if self._left == 0:
             self.stopped.set()
@@ -386,16 +407,14 @@ class WatchedDatabase(Database):
 
     async def write(self, work: Work[T]) -> T:
         async def watched(session: AsyncSession) -> T:
-            execute: Any = session.exec  # its type is partly unknown
+            connect, execute = session.connection, session.exec
+            session.exec = self._watch.over_each(execute)  # pyright: ignore[reportAttributeAccessIssue]
 
-            async def watched_exec(statement: Any) -> Any:
-                self._watch.begun.set()
-                try:
-                    return await execute(statement)
-                finally:
-                    await self._watch.statement_done()
+            async def connection() -> Any:
+                self._watch.begun.set()  # the transaction begins with it
+                return SimpleNamespace(execute=self._watch.over_each((await connect()).execute))
 
-            session.exec = watched_exec  # pyright: ignore[reportAttributeAccessIssue]
+            session.connection = connection  # pyright: ignore[reportAttributeAccessIssue]
             return await work(session)
 
         return await self._database.write(watched)
@@ -504,6 +523,6 @@ async def test_no_table_takes_a_second_row_for_what_happens_once(shop: Shop) -> 
         (marketing, Coupon.model_validate(coupon.model_dump() | {"coupon_id": "another"})),
         (marketing, Coupon.model_validate(coupon.model_dump() | {"order_id": "another"})),
     ]
-    assert len(repeated) == 11
+    assert len(repeated) == 12
     for database, row in repeated:
         assert not await database.write(partial(insert_if_new, row=row)), row

@@ -3,8 +3,12 @@
 import asyncio
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.order.acceptance import Acceptance
@@ -169,3 +173,36 @@ async def test_orders_are_listed_from_a_moment_on_and_before_another(order_datab
     assert await listed(after[1].astimezone(timezone(timedelta(hours=9))), after[2]) == [1]
     assert await listed(after[1], after[1]) == []
     assert await listed(NOON - timedelta(days=20_000), NOON + timedelta(days=2_900_000)) == [3, 2, 1, 0]
+
+
+async def test_records_that_come_together_share_transactions(acceptance: Acceptance, order_database: Database) -> None:
+    book = OrderBook(order_database)
+    order_ids = [(await accept(acceptance, key=f"k{number}")).order.order_id for number in range(20)]
+    transactions: list[Connection] = []
+    event.listen(order_database.engine.sync_engine, "begin", transactions.append)
+    placed = [entry(2, EventType.ORDER_PLACED)]
+    await asyncio.gather(*(book.record(order_id=order_id, state=PLACED, timeline=placed) for order_id in order_ids))
+    assert len(transactions) <= 2, "the first may go alone, then all that came meanwhile"
+    for order_id in order_ids:
+        assert (await book.get(order_id)).view.order_status == "OrderPlaced"
+        assert [e.type for e in await book.timeline(order_id)] == ["OrderReceived", "OrderPlaced"]
+
+
+async def test_a_record_that_cannot_be_written_keeps_nobody_else_out(
+    acceptance: Acceptance, order_database: Database
+) -> None:
+    book = OrderBook(order_database)
+    order_ids = [(await accept(acceptance, key=f"k{number}")).order.order_id for number in range(4)]
+    impossible: Any = None  # in a column that must hold a text
+    states = [replace(PLACED, order_status=impossible) if number == 1 else PLACED for number in range(4)]
+    outcomes = await asyncio.gather(
+        *(
+            book.record(order_id=order_id, state=state, timeline=[entry(2, EventType.ORDER_PLACED)])
+            for order_id, state in zip(order_ids, states, strict=True)
+        ),
+        return_exceptions=True,
+    )
+    assert [isinstance(outcome, DBAPIError) for outcome in outcomes] == [False, True, False, False]
+    versions = [(await book.get(order_id)).view.version for order_id in order_ids]
+    assert versions == [2, 1, 2, 2]
+    assert [e.version for e in await book.timeline(order_ids[1])] == [1], "its event went with it"

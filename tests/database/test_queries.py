@@ -218,10 +218,12 @@ def order_queries() -> Iterable[Query]:
     yield Query(partial(order.forget_keys, before=at(PAGE // 2), limit=PAGE), reads=2 * PAGE + 1)
     yield Query(partial(order.payment_of_order, order_id=known))
     yield Query(partial(order.set_intent, order_id=known, intent_id="pi_1"))
+    yield Query(partial(order.set_intent, order_id=known, intent_id="pi_1", state="Pending"))
     yield Query(partial(void, order_id=known))
     yield Query(partial(order.add_events, events=[new_event(1550, 4)]))
     yield Query(partial(order.add_events, events=[new_event(1550, 3), new_event(1550, 4)]))
-    yield Query(partial(order.move_view, order_id=known, state=OrderState(), version=9, at=later))
+    moves = [order.Move(order_id=known, state=OrderState(), version=9, at=later)]
+    yield Query(partial(order.move_views, moves=moves))
     yield Query(partial(order.order_with_view, order_id=known))
     followed = [order_id(number) for number in range(1000, 1200)]
     yield Query(partial(order.progress_of_orders, order_ids=followed), reads=len(followed))

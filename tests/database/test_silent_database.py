@@ -114,8 +114,18 @@ def noticing(silent: asyncio.Event, text: str) -> Callable[[Statement], bool]:
 
 
 async def assert_usable(database: Database, proxy: Proxy) -> None:
-    """It answers many at once; no connection of its pool is lost to what hung."""
-    assert await outcomes_of(*(count_stock(database) for _ in range(10)), proxy=proxy) == [ON_HAND] * 10
+    """It answers many at once; no connection of its pool is lost to what hung, and what is lost never comes back."""
+    assert await counts(database, proxy) == [ON_HAND] * 10
+
+
+async def counts(database: Database, proxy: Proxy) -> list[object]:
+    """What ten count at once. They ask again where the machine is too slow for a transaction's second."""
+    counted: list[object] = []
+    for _ in range(5):
+        counted = await outcomes_of(*(count_stock(database) for _ in range(10)), proxy=proxy)
+        if not any(map(is_unavailable, counted)):
+            break
+    return counted
 
 
 # One connection: what hangs keeps everybody out
@@ -145,7 +155,7 @@ async def test_a_database_that_falls_silent_under_a_sale_is_said_to_be(
     assert proxy.struck == 1
     proxy.heal()
     kept = ON_HAND - (text == "COMMIT" and fault is Fault.SILENT_AFTER)
-    assert await outcomes_of(*(count_stock(database) for _ in range(10)), proxy=proxy) == [kept] * 10
+    assert await counts(database, proxy) == [kept] * 10
     proxy.end_silenced()  # and what they had locked is free, as soon as the server notices
     assert await outcome_of(sell(through(PATIENT)), proxy=proxy) is None
     assert await sold(tea) == ["o1"]

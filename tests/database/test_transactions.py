@@ -1,9 +1,11 @@
 """What every team relies on: a unit of work is done whole or not at all, in bounded time, and repeated when asked."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -348,6 +350,21 @@ async def test_a_database_that_is_away_is_said_to_be(database: Database) -> None
     with pytest.raises(DatabaseUnavailable):
         await away.ping()
     await away.close()
+
+
+async def test_opening_a_file_that_somebody_holds_keeps_nobody_else_of_the_process_waiting(tmp_path: Path) -> None:
+    """On SQLite alone. The holder is one of the process: were it kept waiting, it would let go too late."""
+    file = tmp_path / "held.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        holder.execute("CREATE TABLE held (a INTEGER)")
+        database = Database(f"sqlite+aiosqlite:///{file}", PoolSettings(attempts=1, transaction_seconds=4))
+        opening = asyncio.create_task(database.ping())
+        await asyncio.wait([opening], timeout=0.1)
+        assert not opening.done()
+        holder.execute("COMMIT")
+        await opening
+    await database.close()
 
 
 async def test_orders_keep_their_text_and_their_times(order_database: Database) -> None:

@@ -166,14 +166,14 @@ SCENARIOS = (
         name="record_status",
         team="order",
         before=[sell_tea, ordered],
-        writes={"OrderBook.record"},
+        writes={"OrderBook._record"},
         write=recorded(2, 3),
     ),
     Scenario(
         name="record_status of what is partly there",
         team="order",
         before=[sell_tea, ordered, recorded(2)],
-        writes={"OrderBook.record"},
+        writes={"OrderBook._record"},
         write=recorded(2, 3),
     ),
     Scenario(

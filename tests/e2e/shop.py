@@ -25,6 +25,8 @@ PORTS = ("STREET12_API_PORT", "STREET12_TEMPORAL_PORT", "STREET12_TEMPORAL_UI_PO
 NO_RATE_LIMIT = dict.fromkeys(("STREET12_RATE_CALLER", "STREET12_RATE_ADDRESS"), "1000000/second")
 PATIENCE_SECONDS = 60.0
 POLL_SECONDS = 0.05
+LIMITS = httpx2.Limits(max_connections=100, keepalive_expiry=2.0)
+"""A connection that rests is let go before the API lets it go (5 s), which would meet the next request."""
 OPERATOR = bearer("op", Role.OPERATOR)
 CARRIER = bearer("carrier", Role.CARRIER)
 FINAL = ("Delivered", "PaymentDeclined", "OrderCanceled")
@@ -393,7 +395,7 @@ async def open_shop(data_dir: Path, settings: Mapping[str, str]) -> AsyncGenerat
         await eventually(opened, "the shop to open")
         urls = Stack.read(data_dir).urls
         async with (
-            httpx2.AsyncClient(base_url=urls.api, trust_env=False, timeout=15.0) as http,
+            httpx2.AsyncClient(base_url=urls.api, trust_env=False, timeout=15.0, limits=LIMITS) as http,
             httpx2.AsyncClient(base_url=urls.payments, trust_env=False, timeout=15.0) as payments,
         ):
             assert (await http.get("/readyz")).status_code == 200

@@ -13,7 +13,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from deploy.stack import Stack
-from tests.e2e.shop import OPERATOR, Order, Shop, Wish, assert_paused, eventually, open_shop
+from tests.e2e.shop import LIMITS, OPERATOR, Order, Shop, Wish, assert_paused, eventually, open_shop
 from tests.e2e.test_kills import PLACED, assert_gone_through_once, assert_ordered_before
 
 on_sqlite = pytest.mark.parametrize("shop", ["sqlite"], indirect=True)
@@ -56,7 +56,7 @@ async def test_a_hundred_customers_at_once_are_taken_or_told_to_come_back(own_sh
     product = await own_shop.product(on_hand=10_000, price=1_200)
     wishes = [Wish(product, 1 + number % 3, f"customer-{number}") for number in range(1500)]
     async with httpx2.AsyncClient(
-        base_url=own_shop.http.base_url, trust_env=False, timeout=15.0, limits=httpx2.Limits(max_connections=100)
+        base_url=own_shop.http.base_url, trust_env=False, timeout=15.0, limits=LIMITS
     ) as crowd:
         served = await replace(own_shop, http=crowd).serve(wishes, customers=100)
 
@@ -83,7 +83,9 @@ async def test_orders_are_taken_as_ever_while_the_engine_is_silent_and_starts_an
                 shop.signal("temporal", signal.SIGKILL)
             yield Wish(product, 1 + number % 2, f"steady-{number}")
 
-    async with httpx2.AsyncClient(base_url=shop.http.base_url, trust_env=False, timeout=5.0) as customers:
+    async with httpx2.AsyncClient(
+        base_url=shop.http.base_url, trust_env=False, timeout=5.0, limits=LIMITS
+    ) as customers:
         try:
             served = await replace(shop, http=customers).serve(wishes(), customers=20)
         finally:

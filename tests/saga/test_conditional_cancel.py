@@ -1,6 +1,7 @@
 """A cancel that depends on a version is decided by the workflow: it knows what readers were shown of the order."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from temporalio.api.enums.v1 import EventType
@@ -9,6 +10,7 @@ from temporalio.client import WorkflowHistory
 from services.order.statuses import CancelReason
 from tests.saga.conftest import Saga, assert_clean_slate, cancel, reads, under_way
 from tests.saga.world import Gate, Refuse
+from workflows import steps
 from workflows.client import EngineUnavailable, PreconditionFailed, TooLate
 
 CREATED, PAID, COUPON, DELIVERY = range(1, 5)  # the versions of an order that goes its way
@@ -43,6 +45,7 @@ async def test_an_order_at_another_version_is_left_alone_and_its_history_tells_n
 
 async def test_an_order_at_the_version_is_undone(saga: Saga) -> None:
     gate = await held(saga, "start_delivery")
+    await saga.world.until(reads("CouponIssued"))
     await cancel(saga, if_version=COUPON)
     gate.opened.set()
     assert await saga.result() == "OrderCanceled"
@@ -50,12 +53,15 @@ async def test_an_order_at_the_version_is_undone(saga: Saga) -> None:
     assert tells_of_updates(await saga.handle.fetch_history())
 
 
-async def test_progress_that_nobody_can_read_yet_is_no_other_version(saga: Saga) -> None:
-    """Else nobody could meet the condition until the delivery team is back."""
+async def test_progress_that_nobody_can_read_yet_is_no_other_version(
+    saga: Saga, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody could meet the condition until it is published."""
+    monkeypatch.setattr(steps, "PUBLISH_WITHIN", timedelta(hours=1))
     gate = await held(saga, "adjust_stock")
-    assert saga.world.state.order_status == "CouponIssued"
-    assert len(saga.world.timeline) == COUPON - 1  # the view has no entry of the delivery
-    await cancel(saga, if_version=COUPON)
+    assert saga.world.state.order_status == "OrderPlaced"
+    assert len(saga.world.timeline) == PAID - 1  # the view has no entry of the coupon and the delivery
+    await cancel(saga, if_version=PAID)
     gate.opened.set()
     assert await saga.result() == "OrderCanceled"
     assert_clean_slate(saga, "customer")
@@ -68,6 +74,7 @@ async def test_a_view_that_lags_behind_is_another_version_until_it_has_caught_up
     await saga.start()
     await selling.reached.wait()
     await writing.reached.wait()
+    await saga.recorded(lambda history: any(event.HasField("timer_fired_event_attributes") for event in history.events))
     assert saga.world.timeline == []
     for seen in (CREATED, PAID):
         with pytest.raises(PreconditionFailed):

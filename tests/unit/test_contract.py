@@ -50,20 +50,22 @@ def test_a_step_and_its_undo_are_activities_of_the_team_of_its_queue(step: Step)
     assert known[step.undo].ret_type is Undone
 
 
-def test_the_status_and_the_completion_are_activities() -> None:
-    record_status, complete_delivery = (
+def test_what_is_no_step_is_an_activity_too() -> None:
+    record_status, take_turn, complete_delivery = (
         activities_of("order")["record_status"],
+        activities_of("order")["take_turn"],
         activities_of("delivery")["complete_delivery"],
     )
     assert record_status.arg_types == [RecordStatus]
+    assert take_turn.arg_types == []
     assert complete_delivery.arg_types == [StartDelivery]
-    assert {record_status.ret_type, complete_delivery.ret_type} == {type(None)}
+    assert {record_status.ret_type, take_turn.ret_type, complete_delivery.ret_type} == {type(None)}
 
 
 def test_no_activity_is_left_over_and_a_worker_serves_each() -> None:
     known = [name for team in TEAMS for name in activities_of(team)]
     asked = [name for step in SAGA for name in (step.do, step.undo)]
-    assert sorted(known) == sorted([*asked, "record_status", "complete_delivery"])
+    assert sorted(known) == sorted([*asked, "record_status", "take_turn", "complete_delivery"])
     tree = ast.parse((ROOT / "worker.py").read_text())
     assert set(known) <= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
 

@@ -98,8 +98,9 @@ async def wire(ledger: Path, dawdling: Dawdling) -> AsyncGenerator[Wire]:
         yield wire
 
 
-def row(charged: int, refunded: int = 0, order: str = "order_1") -> dict[str, Any]:
-    return {"orderId": order, "charged": charged, "refunded": refunded, "currency": "KRW"}
+def row(charged: int, refunded: int = 0, order: str = "order_1", charges: int = 1, refunds: int = 0) -> dict[str, Any]:
+    times = {"charges": charges, "refunds": refunds or int(refunded > 0)}
+    return {"orderId": order, "charged": charged, "refunded": refunded, "currency": "KRW", **times}
 
 
 # Intents
@@ -132,7 +133,7 @@ async def test_the_ledger_sums_an_orders_intents_in_one_row(wire: Wire) -> None:
     await wire.paid()
     await wire.paid("order_2")
     await wire.refund(first)
-    assert await wire.ledger() == [row(18_000_000, 9_000_000), row(9_000_000, order="order_2")]
+    assert await wire.ledger() == [row(18_000_000, 9_000_000, charges=2), row(9_000_000, order="order_2")]
 
 
 async def test_an_intent_charges_once_whatever_keys_are_used(wire: Wire) -> None:
@@ -312,6 +313,13 @@ async def test_one_key_refunds_once(wire: Wire) -> None:
     assert again.replayed
     assert again.json == first.json
     assert await wire.ledger() == [row(9_000_000, 4_000_000)]
+
+
+async def test_the_ledger_counts_an_orders_refunds(wire: Wire) -> None:
+    intent = await wire.paid()
+    for key in ("k1", "k2"):
+        await wire.refund(intent, key=key, amount="4000000")
+    assert await wire.ledger() == [row(9_000_000, 8_000_000, refunds=2)]
 
 
 async def test_a_second_full_refund_is_refused_whatever_its_key(wire: Wire) -> None:

@@ -64,7 +64,8 @@ async def refunded(provider: StripeProvider, intent_id: str, order_id: str = "or
 
 
 def row(*, charged: int = GRAM, refunded: int = 0) -> dict[str, Any]:
-    return {"orderId": "order_1", "charged": charged, "refunded": refunded, "currency": "KRW"}
+    times = {"charges": 1, "refunds": int(refunded > 0)}
+    return {"orderId": "order_1", "charged": charged, "refunded": refunded, "currency": "KRW", **times}
 
 
 # Creating

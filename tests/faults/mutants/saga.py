@@ -1,0 +1,121 @@
+"""What the workflow sees to: no step's outcome is lost, and whatever was begun is undone."""
+
+from tests.faults.mutants.mutant import Edit, Mutant, Tests
+from tests.faults.mutants.runs import SHORT
+
+_ORDER = "workflows/order.py"
+_SAGA = "saga/test_order_saga.py::"
+_SITUATION = "saga/test_every_situation.py::test_an_order_ends_with_all_effects_or_none[steady-"
+
+SAGA = (
+    Mutant(
+        name="compensation registered before the step",
+        guards="a step that took effect and still failed is undone",
+        edits=(
+            Edit(
+                file=_ORDER,
+                old="        self._begun.append(step)  # before the step: it may take effect and still fail\n",
+                new="",
+            ),
+            Edit(
+                file=_ORDER,
+                old="            changes = step.achieved(activity.result())\n",
+                new="            changes = step.achieved(activity.result())\n            self._begun.append(step)\n",
+            ),
+        ),
+        proofs=(
+            Tests.of(f"{_SITUATION}pay_order: canceled while it waits to be repeated]"),
+            SHORT,
+        ),
+    ),
+    Mutant(
+        name="the shield around the story",
+        guards="a Request Cancellation loses no step's outcome",
+        edits=(Edit(file=_ORDER, old="await asyncio.shield(story)", new="await story"),),
+        proofs=(Tests.of(f"{_SITUATION}issue_coupon: operator cancels as it completes]"),),
+    ),
+    Mutant(
+        name="a withdrawn step is waited for",
+        guards="a step's true outcome is known before anything is undone",
+        edits=(
+            Edit(
+                file=_ORDER,
+                old="cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED",
+                new="cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL",
+            ),
+        ),
+        proofs=(Tests.of(f"{_SITUATION}issue_coupon: customer cancels during]"),),
+    ),
+    Mutant(
+        name="an undo that failed for good waits for a person",
+        guards="no order reads as cancelled while something of it stands that nobody decided on",
+        edits=(
+            Edit(
+                file=_ORDER,
+                old='                if await self._settled(step) == "skip":\n                    break\n',
+                new="                break\n",
+            ),
+        ),
+        proofs=(Tests.of(f"{_SITUATION}issue_coupon: its undo fails for good]"),),
+    ),
+    Mutant(
+        name="a status write is repeated by the server",
+        guards="the customer sees where the order stands, however long the database was away",
+        edits=(
+            Edit(
+                file="workflows/journal.py",
+                old="except FailureError:  # a local activity fails with its bare cause\n                pass\n",
+                new="except FailureError:\n                return True\n",
+            ),
+        ),
+        proofs=(Tests.of(f"{_SAGA}test_a_failing_status_write_kills_no_order_and_loses_no_entry"), SHORT),
+    ),
+    Mutant(
+        name="what a message decided is written once it is remembered",
+        guards="nobody is told what the engine then forgets",
+        edits=(Edit(file="workflows/journal.py", old="self._undecided = True", new="self._undecided = False"),),
+        proofs=(Tests.of("faults/test_lost_decisions.py"),),
+    ),
+    Mutant(
+        name="a message is heeded in its turn",
+        guards="what was told of an order stays as it was told",
+        edits=(
+            Edit(
+                file=_ORDER,
+                old='await workflow.execute_local_activity("take_turn", start_to_close_timeout=steps.STATUS_ATTEMPT)',
+                new="pass",
+            ),
+        ),
+        proofs=(Tests.of("faults/test_lost_decisions.py"),),
+    ),
+    Mutant(
+        name="messages have their turns one after the other",
+        guards="of delivered and cancelled the first wins",
+        edits=(Edit(file=_ORDER, old="async with self._turn:", new="async with asyncio.Lock():"),),
+        proofs=(Tests.of(f"{_SAGA}test_of_delivered_and_cancelled_in_one_activation_the_first_wins"),),
+    ),
+    Mutant(
+        name="delivered is refused once it is cancelled",
+        guards="delivered and cancelled cannot both win",
+        edits=(
+            Edit(
+                file=_ORDER,
+                old="if self._journal.state.order_status not in (OrderStatus.DELIVERY_STARTED, OrderStatus.DELIVERED):",
+                new="if self._journal.state.order_status is OrderStatus.PAYMENT_DECLINED:",
+            ),
+        ),
+        proofs=(Tests.of(f"{_SAGA}test_an_order_that_is_not_under_way_cannot_be_delivered"),),
+    ),
+    Mutant(
+        name="cancel is refused once it is delivered",
+        guards="nobody is promised their money back for what they keep",
+        edits=(
+            Edit(
+                file=_ORDER,
+                old="        if self._delivered or self._journal.state.order_status.final:\n            raise",
+                new="        if self._journal.state.order_status is OrderStatus.PAYMENT_DECLINED:\n            raise",
+            ),
+        ),
+        proofs=(Tests.of(f"{_SAGA}test_delivered_and_cancelled_cannot_both_win"),),
+    ),
+)
