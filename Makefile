@@ -11,7 +11,7 @@ demo: $(VENV)/run.stamp ## place, watch and cancel an order in the running shop
 	@$(BIN)/python -m deploy.demo
 
 test: lint ## every check and every test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 1
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .

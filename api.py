@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from services.delivery.deliveries import Deliveries
 from services.delivery.stock import Warehouse
@@ -265,8 +264,8 @@ def _validators(reading: OrderReading) -> dict[str, str]:
 
 
 def _order(reading: OrderReading, status: int, more: dict[str, str] | None = None) -> Response:
-    body = OrderAnswer.of(reading).model_dump(mode="json", by_alias=True)
-    return JSONResponse(body, status, {**_validators(reading), **(more or {})})
+    body = OrderAnswer.of(reading).model_dump_json(by_alias=True)
+    return Response(body, status, {**_validators(reading), **(more or {})}, media_type=JSON)
 
 
 def create_app(

@@ -1,5 +1,6 @@
 """Tokens for tests: an issuer whose word the API under test takes."""
 
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import cache
@@ -8,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from deploy.issuer import AUDIENCE, ISSUER, JWKS_PATH, Issuer
+from deploy.issuer import AUDIENCE, ISSUER, JWKS_PATH, LIFETIME_SECONDS, Issuer
 from services.gateway.caller import Role
 
 TEST_ISSUER = Issuer.new()
@@ -16,7 +17,8 @@ TEST_ISSUER = Issuer.new()
 
 @cache
 def _token(sub: str, role: Role) -> str:
-    return TEST_ISSUER.token(sub, role)
+    # Kept by tests for as long as all of them run, which on a slow machine is longer than such a token is good for.
+    return TEST_ISSUER.token(sub, role, exp=int(time.time()) + 24 * LIFETIME_SECONDS)
 
 
 def bearer(sub: str, role: Role = Role.CUSTOMER, **claims: Any) -> dict[str, str]:

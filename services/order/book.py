@@ -58,6 +58,7 @@ class OrderBook:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._recorded: Together[_Record, None] = Together(self._record)
+        self._found: Together[str, OrderReading] = Together(self._find)
 
     async def record(self, *, order_id: str, state: OrderState, timeline: Sequence[TimelineEntry]) -> None:
         """Note what happened to an order and where it stands after that. Repeated or late, it changes nothing newer."""
@@ -82,10 +83,15 @@ class OrderBook:
 
     async def get(self, order_id: str, *, user_id: str | None = None) -> OrderReading:
         """An order, of this user if one is given. Raises `NotFound`."""
-        found = await self._database.read(lambda session: repository.order_with_view(session, order_id))
-        if found is None or user_id not in (None, found[0].user_id):
+        reading = await self._found.ask(order_id)  # in a round that begins after this call: it sees all before it
+        if user_id not in (None, reading.order.user_id):
             raise NotFound(order_id)
-        return OrderReading(*found)
+        return reading
+
+    async def _find(self, order_ids: Sequence[str]) -> Sequence[OrderReading | Exception]:
+        rows = await self._database.read(lambda session: repository.orders_of_ids(session, {*order_ids}))
+        found = {order.order_id: OrderReading(order, view) for order, view in rows}
+        return [found.get(order_id) or NotFound(order_id) for order_id in order_ids]
 
     async def list(
         self,

@@ -37,6 +37,11 @@ _MOVE_PAYMENT = update(Payment).where(
 _SET_INTENT = update(Payment).where(col(Payment.order_id) == bindparam("noted"), col(Payment.intent_id).is_(None))
 _SET_INTENT_IN_STATE = _SET_INTENT.where(col(Payment.state) == bindparam("source"))
 _SET_ADMISSION = update(AdmissionState).where(col(AdmissionState.name) == bindparam("of"))
+_ORDERS_OF_IDS = (
+    select(Order, OrderView)
+    .join(OrderView, col(OrderView.order_id) == col(Order.order_id))
+    .where(col(Order.order_id).in_(bindparam("wanted", expanding=True)))
+)
 _MARK_STARTED = (
     update(Order)
     .where(col(Order.order_id).in_(bindparam("started", expanding=True)))
@@ -218,13 +223,9 @@ async def move_views(session: AsyncSession, moves: Sequence[Move]) -> None:
     )
 
 
-async def order_with_view(session: AsyncSession, order_id: str) -> tuple[Order, OrderView] | None:
-    statement = (
-        select(Order, OrderView)
-        .join(OrderView, col(OrderView.order_id) == col(Order.order_id))
-        .where(Order.order_id == order_id)
-    )
-    return (await session.exec(statement)).one_or_none()
+async def orders_of_ids(session: AsyncSession, order_ids: Collection[str]) -> Sequence[tuple[Order, OrderView]]:
+    """These orders and where they stand, of those that there are."""
+    return (await session.exec(_ORDERS_OF_IDS, params={"wanted": [*order_ids]})).all()
 
 
 async def orders_with_views(

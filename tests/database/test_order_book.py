@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.order.acceptance import Acceptance
-from services.order.book import OrderBook
+from services.order.book import OrderBook, OrderReading
 from services.order.statuses import EventType, OrderState, OrderStatus, PayStatus, TimelineEntry
 from services.order.tables import OrderView
 from services.shared.database import Database
@@ -110,6 +110,34 @@ async def test_an_order_is_shown_to_its_owner_alone(acceptance: Acceptance, orde
             await book.get(order.order_id, user_id=user_id)
     with pytest.raises(NotFound):
         await book.get("order_unknown")
+
+
+async def test_readers_that_come_together_share_a_query_and_are_told_of_their_own(
+    acceptance: Acceptance, order_database: Database
+) -> None:
+    book = OrderBook(order_database)
+    mine = [(await accept(acceptance, f"k{number}")).order.order_id for number in range(20)]
+    others = (await accept(acceptance, user_id="u2")).order.order_id
+    transactions: list[Connection] = []
+    event.listen(order_database.engine.sync_engine, "begin", transactions.append)
+    asked = [*mine, others, "order_unknown", mine[0].upper(), mine[0]]
+    found = await asyncio.gather(*(book.get(order_id, user_id="u1") for order_id in asked), return_exceptions=True)
+    assert len(transactions) <= 2, "the first may go alone, then all that came meanwhile"
+    told = [one.order.order_id if isinstance(one, OrderReading) else type(one) for one in found]
+    assert told == [*mine, NotFound, NotFound, NotFound, mine[0]]
+    assert all(one.view.order_id == one.order.order_id for one in found if isinstance(one, OrderReading))
+
+
+async def test_a_reader_sees_what_was_recorded_before_it_asked(
+    acceptance: Acceptance, order_database: Database
+) -> None:
+    book = OrderBook(order_database)
+    order_id = (await accept(acceptance)).order.order_id
+    for version in range(2, 12):
+        earlier = asyncio.ensure_future(book.get(order_id))  # its query may be on its way
+        await book.record(order_id=order_id, state=PLACED, timeline=[entry(version, EventType.ATTENTION_RAISED)])
+        assert (await book.get(order_id)).view.version == version
+        assert (await earlier).view.version in (version - 1, version)
 
 
 async def test_orders_are_listed_newest_first_and_page_by_page(

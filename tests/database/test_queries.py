@@ -224,8 +224,9 @@ def order_queries() -> Iterable[Query]:
     yield Query(partial(order.add_events, events=[new_event(1550, 3), new_event(1550, 4)]))
     moves = [order.Move(order_id=known, state=OrderState(), version=9, at=later)]
     yield Query(partial(order.move_views, moves=moves))
-    yield Query(partial(order.order_with_view, order_id=known))
+    yield Query(partial(order.orders_of_ids, order_ids=[known]))
     followed = [order_id(number) for number in range(1000, 1200)]
+    yield Query(partial(order.orders_of_ids, order_ids=followed), reads=2 * len(followed))
     yield Query(partial(order.progress_of_orders, order_ids=followed), reads=len(followed))
     yield Query(partial(order.events_of_orders, order_ids=[known], after=0))
     yield Query(partial(order.events_of_orders, order_ids=[known], after=2))
