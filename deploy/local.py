@@ -52,8 +52,8 @@ MARIADB = "mariadb"
 """The directory of the shop's own server, in the data directory."""
 # One server for one machine: a queue needs no partitions, between which tasks are handed on; and the search attributes
 # are all there before the first order, so that they need not be read again for each. Together a fifth of the CPU.
-# Timers that are done are deleted twice a second: SQLite passes over all of them whenever the next ones are read, and at
-# the server's own pace, each 30 s, a busy shop's timers came to fire minutes late.
+# Timers that are done are deleted twice a second: SQLite passes over all of them when the next ones are read. At the
+# server's own pace, each 30 s, a busy shop's timers came to fire minutes late.
 _ENGINE = (
     'history.timerProcessorUpdateAckInterval="500ms"',
     "history.timerTaskBatchSize=1000",
