@@ -250,8 +250,10 @@ class OrderWorkflow:
     async def _asked_to_cancel(self) -> None:
         """Wait for the turn of somebody who wants the order cancelled."""
         self._asked += 1
-        await self._in_turn()
-        self._asked -= 1
+        try:
+            await self._in_turn()
+        finally:
+            self._asked -= 1
 
     def _request_cancel(self, request: CancelOrder) -> None:
         if self._cancel is not None or self._delivered or self._journal.state.order_status.final:
@@ -285,15 +287,20 @@ class OrderWorkflow:
     async def delivered(self) -> str:
         """The carrier handed the goods over."""
         await self._in_turn()
-        self._can_be_delivered()
+        if self._journal.state.order_status not in (OrderStatus.DELIVERY_STARTED, OrderStatus.DELIVERED):
+            raise self._not_deliverable()
         self._journal.await_decision()
         self._delivered = True
         return OrderStatus.DELIVERED
 
     @delivered.validator
-    def _can_be_delivered(self) -> None:
-        if self._journal.state.order_status not in (OrderStatus.DELIVERY_STARTED, OrderStatus.DELIVERED):
-            raise _refusal("not-deliverable", f"the order is {self._journal.state.order_status}")
+    def _may_come_to_be_delivered(self) -> None:
+        # Before its turn: that the last step is done may be told together with this, and is heeded after it.
+        if self._cancel is not None or steps.SAGA[-1] not in self._begun:
+            raise self._not_deliverable()
+
+    def _not_deliverable(self) -> ApplicationError:
+        return _refusal("not-deliverable", f"the order is {self._journal.state.order_status}")
 
     @workflow.update(name="settle")
     async def settle(self, settlement: SettleCompensation) -> None:

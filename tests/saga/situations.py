@@ -132,7 +132,7 @@ def _cancels(table: Sequence[Step], step: Step) -> Iterator[Case]:
         gate = await _held(saga, step)
         await curtain.down()
         gate.opened.set()
-        await saga.recorded(_completed(step))
+        await saga.recorded(completed(step))
         await curtain.up()
 
     canceled = End(status="OrderCanceled", reason="customer", undone=step.undone)
@@ -159,7 +159,7 @@ def _cancels(table: Sequence[Step], step: Step) -> Iterator[Case]:
             await curtain.down()
             asking = asyncio.create_task(ask(saga, by))
             gate.opened.set()
-            await saga.recorded(_completed(step))
+            await saga.recorded(completed(step))
             await curtain.up()
             await asking
 
@@ -213,7 +213,9 @@ def _cancel_requested(history: WorkflowHistory) -> bool:
     return any(event.HasField("activity_task_cancel_requested_event_attributes") for event in history.events)
 
 
-def _completed(step: Step) -> Callable[[WorkflowHistory], bool]:
+def completed(step: Step) -> Callable[[WorkflowHistory], bool]:
+    """Whether a history tells that a step is done."""
+
     def found(history: WorkflowHistory) -> bool:
         scheduled = {
             event.event_id

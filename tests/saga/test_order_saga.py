@@ -12,6 +12,7 @@ from temporalio.service import RPCError
 
 from services.order.statuses import OrderStatus
 from tests.saga.conftest import PAYMENT_BUDGET, Saga, assert_clean_slate, cancel, reads, under_way
+from tests.saga.situations import completed
 from tests.saga.world import Fail, Gate, LoseReply, Refuse
 from workflows import steps
 from workflows.client import CUSTOMER_ID, PRODUCT_ID, NotDeliverable, NotStuck, TooLate
@@ -150,6 +151,25 @@ async def test_of_delivered_and_cancelled_in_one_activation_the_first_wins(saga:
         assert_clean_slate(saga, "customer")
 
 
+async def test_delivered_is_heeded_though_it_is_told_together_with_the_end_of_the_last_step(saga: Saga) -> None:
+    """As it is after the order team was away: a carrier who is refused then brings the goods back."""
+    gate = Gate()
+    saga.world.script(SAGA[-1].do, gate)
+    await saga.start()
+    await gate.reached.wait()
+    with pytest.raises(NotDeliverable):
+        await saga.engine.delivered(saga.order.order_id)  # while it is not done, it is refused after its turn
+    await saga.go("workflows")
+    gate.opened.set()
+    await saga.recorded(completed(SAGA[-1]))
+    telling = asyncio.create_task(saga.engine.delivered(saga.order.order_id))
+    await asyncio.wait([telling], timeout=0.3)  # on its way; nothing tells that the engine has it
+    await saga.come("workflows")
+    await telling
+    assert await saga.result() == "Delivered"
+    assert saga.world.standing == ALL
+
+
 async def test_an_arrival_that_the_delivery_team_cannot_note_leaves_the_order_delivered(saga: Saga) -> None:
     saga.world.script("complete_delivery", Refuse("delivery-canceled"))
     await under_way(saga)
@@ -198,6 +218,7 @@ async def test_an_order_that_is_not_under_way_cannot_be_delivered(saga: Saga) ->
     await gate.reached.wait()
     with pytest.raises(NotDeliverable):
         await saga.engine.delivered(saga.order.order_id)
+    assert await saga.updates() == [], "refused before it is remembered, however often a carrier asks"
     gate.opened.set()
     await saga.world.until(reads("DeliveryStarted"))
 
