@@ -14,6 +14,9 @@ from services.shared.database import Database
 from services.shared.errors import NotFound
 from services.shared.together import Together
 
+_PATIENCE = 0.5
+"""Seconds that readers wait behind others, whose connection may have fallen silent, before they go past them."""
+
 
 @dataclass(frozen=True)
 class OrderReading:
@@ -58,7 +61,7 @@ class OrderBook:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._recorded: Together[_Record, None] = Together(self._record)
-        self._found: Together[str, OrderReading] = Together(self._find)
+        self._found: Together[str, OrderReading] = Together(self._find, patience=_PATIENCE)
 
     async def record(self, *, order_id: str, state: OrderState, timeline: Sequence[TimelineEntry]) -> None:
         """Note what happened to an order and where it stands after that. Repeated or late, it changes nothing newer."""

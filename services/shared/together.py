@@ -1,7 +1,8 @@
 """Many callers, one round: what is asked for at the same time is done together.
 
 A transaction costs the same for one order as for fifty. Under load it is therefore shared, and the cost of each falls
-just when it matters; a caller who is alone waits for nobody.
+just when it matters; a caller who is alone waits for nobody. A round that hangs, as on a connection that fell silent,
+can be overtaken.
 """
 
 import asyncio
@@ -22,34 +23,54 @@ class Together(Generic[Q, A]):
     `answer` takes the questions of a round, in the order in which they came, and gives an answer to each; one that is
     an exception is raised to its caller alone. If `answer` itself raises, all of its round are told so; and if what it
     needs is away (`Unavailable`), so is whoever waits behind them: they would only wait as long again.
+
+    With `patience`, in seconds, nobody waits longer than that behind a round: the next one begins beside it.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Q]], Awaitable[Sequence[A | Exception]]], *, most: int = 64) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Sequence[Q]], Awaitable[Sequence[A | Exception]]],
+        *,
+        most: int = 64,
+        patience: float | None = None,
+    ) -> None:
         self._answer = answer
         self._most = most
+        self._patience = patience
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
         self._rounds: asyncio.Task[None] | None = None
+        self._overtaken: set[asyncio.Task[None]] = set()  # the loop itself keeps no hold of them
 
     async def ask(self, question: Q) -> A:
         """The answer to one question. A caller that is cancelled is left out of a round that has not begun."""
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
         if self._rounds is None:
-            # In a context of its own: it works for others, too, than the one who happened to come first.
-            self._rounds = asyncio.create_task(self._go_round(), context=contextvars.Context())
+            self._begin()
         return await future
 
-    async def _go_round(self) -> None:
+    def _begin(self) -> None:
+        # In a context of its own: it works for others, too, than the one who happened to come first.
+        self._rounds = asyncio.create_task(self._go_rounds(), context=contextvars.Context())
+
+    async def _go_rounds(self) -> None:
+        """Go one round after the other until nobody waits or another task has overtaken this one."""
         together: list[tuple[Q, asyncio.Future[A]]] = []
+        this = asyncio.current_task()
+        loop = asyncio.get_running_loop()
         try:
-            while together := self._next():
+            while self._rounds is this and (together := self._next()):
+                overtaking = None if self._patience is None else loop.call_later(self._patience, self._overtake)
                 try:
                     answers = await self._answer([question for question, _ in together])
                 except Exception as error:
-                    if isinstance(error, Unavailable):
+                    if isinstance(error, Unavailable) and self._rounds is this:
                         together += self._waiting
                         self._waiting.clear()
                     answers = [error] * len(together)
+                finally:
+                    if overtaking is not None:
+                        overtaking.cancel()
                 for (_, future), answer in zip(together, answers, strict=True):
                     if future.done():
                         continue
@@ -58,10 +79,21 @@ class Together(Generic[Q, A]):
                     else:
                         future.set_result(answer)
         finally:
-            self._rounds = None
-            for _, future in (*together, *self._waiting):  # nobody is left, but where the round was cancelled
+            left = [*together]  # nobody is left, but where the round was cancelled
+            if self._rounds is this:
+                self._rounds = None
+                left += self._waiting
+                self._waiting.clear()
+            for _, future in left:
                 future.cancel()
-            self._waiting.clear()
+
+    def _overtake(self) -> None:
+        if self._rounds is not None:
+            self._overtaken.add(self._rounds)
+            self._rounds.add_done_callback(self._overtaken.discard)
+            self._rounds = None
+            if self._waiting:
+                self._begin()
 
     def _next(self) -> list[tuple[Q, asyncio.Future[A]]]:
         together: list[tuple[Q, asyncio.Future[A]]] = []

@@ -16,9 +16,12 @@ from services.order.book import OrderBook, OrderReading
 from services.order.statuses import EventType, OrderState, OrderStatus, PayStatus, TimelineEntry
 from services.order.tables import OrderView
 from services.shared.database import Database
-from services.shared.errors import NotFound
+from services.shared.errors import DatabaseUnavailable, NotFound
 from services.shared.ids import first_order_id
+from services.shared.settings import PoolSettings
 from tests.database.orders import NOON, accept
+from tests.database.proxy import running_proxy
+from tests.database.servers import on_mysql, reopened
 from tests.orders import an_order
 
 
@@ -138,6 +141,26 @@ async def test_a_reader_sees_what_was_recorded_before_it_asked(
         await book.record(order_id=order_id, state=PLACED, timeline=[entry(version, EventType.ATTENTION_RAISED)])
         assert (await book.get(order_id)).view.version == version
         assert (await earlier).view.version in (version - 1, version)
+
+
+@on_mysql
+async def test_readers_go_past_those_whose_connection_fell_silent(
+    acceptance: Acceptance, order_database: Database
+) -> None:
+    order_id = (await accept(acceptance)).order.order_id
+    async with running_proxy(order_database) as proxy:
+        database = reopened(order_database, PoolSettings(transaction_seconds=5), host=proxy.host, port=proxy.port)
+        book = OrderBook(database)
+        await book.get(order_id)
+        assert proxy.silence() == 1
+        proxy.heal()  # as after a failover: what is open leads nowhere, what is opened now does
+        hanging = asyncio.create_task(book.get(order_id))
+        await asyncio.wait([hanging], timeout=0.1)  # its round has begun, without whoever asks now
+        assert (await book.get(order_id)).order.order_id == order_id
+        assert not hanging.done()
+        with pytest.raises(DatabaseUnavailable):
+            await hanging
+        await database.close()
 
 
 async def test_orders_are_listed_newest_first_and_page_by_page(

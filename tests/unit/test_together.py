@@ -109,6 +109,40 @@ async def test_nobody_is_left_waiting_when_a_round_is_cancelled() -> None:
     assert await together.ask(3) == 6
 
 
+async def test_a_round_that_hangs_is_overtaken_and_takes_nobody_with_it() -> None:
+    oracle = Oracle()
+    rounds = list[Sequence[int]]()
+
+    async def answer(questions: Sequence[int]) -> Sequence[int | Exception]:
+        rounds.append([*questions])
+        return await oracle.answer(questions) if rounds[0] == questions else [2 * question for question in questions]
+
+    oracle.error = DatabaseUnavailable("silent")
+    together = Together(answer, patience=0.01)
+    hanging = ask(together, 1)
+    await oracle.begun.wait()
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*ask(together, 2, 3)) == [4, 6]  # they came before it was overtaken
+        assert await together.ask(4) == 8
+    late = ask(together, 5)
+    oracle.may_answer.set()
+    answers = await asyncio.gather(*hanging, *late, return_exceptions=True)
+    assert (type(answers[0]), answers[1]) == (DatabaseUnavailable, 10)
+    assert [len(together) for together in rounds] == [1, 2, 1, 1]
+
+
+async def test_a_round_that_is_in_time_is_not_overtaken() -> None:
+    oracle = Oracle()
+    together = Together(oracle.answer, patience=60)
+    waiting = ask(together, 1)
+    await oracle.begun.wait()
+    late = ask(together, 2)
+    await asyncio.sleep(0)
+    assert oracle.rounds == [[1]]
+    oracle.may_answer.set()
+    assert await asyncio.gather(*waiting, *late) == [2, 4]
+
+
 async def test_a_round_is_on_behalf_of_nobody() -> None:
     caller, callers = ContextVar("caller", default="nobody"), list[str]()
 
