@@ -31,7 +31,7 @@ from services.gateway.parts import Parts, parts
 from services.gateway.problems import Forbidden, IdempotencyKeyMissing, install_problems, problem
 from services.gateway.rates import RateLimits, Rates
 from services.gateway.routes import router as other_routes
-from services.gateway.schemas import EventAnswer, Items, OrderAnswer, OrderPatch, OrderRequest, Page
+from services.gateway.schemas import DecisionRequest, EventAnswer, Items, OrderAnswer, OrderPatch, OrderRequest, Page
 from services.gateway.server import Server, configured, listen
 from services.gateway.stock_hint import StockHint
 from services.gateway.stream import Timelines
@@ -182,12 +182,16 @@ async def get_order(order_id: OrderId, shop: Shop, who: Buyer, if_none_match: If
 
 
 @orders.post("/orders/{orderId}/cancel", **CANCELS)
-async def cancel_order(order_id: OrderId, shop: Shop, who: Buyer, if_match: IfMatch) -> Response:
-    """Cancel an order: everything is undone. Repeating it is harmless.
+async def cancel_order(
+    order_id: OrderId, shop: Shop, who: Buyer, if_match: IfMatch, body: DecisionRequest | None = None
+) -> Response:
+    """Cancel an order: everything is undone. Repeating it is harmless. An operator may say why, for the timeline.
 
     With `If-Match`, `412` unless the order still stands where the caller takes it to.
     """
-    return await _cancel(order_id, shop, who, if_match)
+    if body is not None and who.role is not Role.OPERATOR:
+        raise Forbidden("reason")
+    return await _cancel(order_id, shop, who, if_match, note=body.reason if body else "")
 
 
 @orders.patch("/orders/{orderId}", **CANCELS)
@@ -222,7 +226,7 @@ async def get_timeline(
     return Items(items=[EventAnswer.of(event, to_operator=who.sees is None) for event in events])
 
 
-async def _cancel(order_id: str, shop: Parts, who: Caller, if_match: Sequence[str] | None) -> Response:
+async def _cancel(order_id: str, shop: Parts, who: Caller, if_match: Sequence[str] | None, note: str = "") -> Response:
     reading = await shop.book.get(order_id, user_id=who.sees)
     if_version = None
     if if_match is not None and ANY not in if_match:
@@ -235,7 +239,7 @@ async def _cancel(order_id: str, shop: Parts, who: Caller, if_match: Sequence[st
         operator = who.role is Role.OPERATOR
         try:
             by = "operator" if operator else "customer"
-            await shop.engine.cancel(order_id, by=by, actor=who.user_id, if_version=if_version)
+            await shop.engine.cancel(order_id, by=by, actor=who.user_id, if_version=if_version, note=note)
         except TooLate:
             # The workflow may have ended a moment ago because a cancel had arrived before.
             now = (await shop.book.get(order_id)).view
@@ -300,7 +304,7 @@ def create_app(
 
     app = FastAPI(
         title="street12",
-        version="0.1.0",
+        version="0.2.0",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -340,7 +344,12 @@ async def _serve(*routers: APIRouter) -> None:
     )
     order, delivery, marketing = (Database(databases.url(team), pool) for team in ("order", "delivery", "marketing"))
     client = await connect(lazy=True)
-    engine = OrderEngine(client, payment_budget=rules.payment_budget, delivery_deadline=rules.delivery_deadline)
+    engine = OrderEngine(
+        client,
+        payment_budget=rules.payment_budget,
+        delivery_deadline=rules.delivery_deadline,
+        order_link=rules.order_link,
+    )
     lease = timedelta(seconds=rules.dispatch_lease_seconds)
     admission, warehouse = Admission(admission_rules(rules)), Warehouse(delivery)
     shop = Parts(

@@ -159,7 +159,12 @@ async def _worker(team: Team, client: Client, settings: WorkerSettings, stack: A
     stack.push_async_callback(provider.close)
     payments = Payments(database, provider, Admission(admission_rules(rules)))
     orders = OrderActivities(payments, OrderBook(database))
-    engine = OrderEngine(client, payment_budget=rules.payment_budget, delivery_deadline=rules.delivery_deadline)
+    engine = OrderEngine(
+        client,
+        payment_budget=rules.payment_budget,
+        delivery_deadline=rules.delivery_deadline,
+        order_link=rules.order_link,
+    )
     inbox = Inbox(database, lease=timedelta(seconds=rules.dispatch_lease_seconds))
     await stack.enter_async_context(_background(Dispatcher(inbox, engine.start).sweep(rules.dispatch_seconds)))
     housekeeping = Housekeeping(database, keep_keys=timedelta(hours=rules.idempotency_hours))

@@ -99,6 +99,7 @@ class Shop:
         self._environment = {
             "STREET12_PAYMENT_KEY": "sk_test_local",
             "STREET12_LOG_FORMAT": "terminal",
+            "STREET12_ORDER_LINK": f"{self.urls.api}/orders/{{orderId}}",
             **own,
             "PYTHONUNBUFFERED": "1",
             "TEMPORAL_ADDRESS": self.urls.temporal,

@@ -89,10 +89,12 @@ def cancel(
     desk: Desk,
     order_id: Order,
     if_version: Annotated[int | None, typer.Option(help="Only if the order still has this version.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, for the timeline; of an operator.")] = None,
 ) -> None:
     """Cancel an order as an operator, or as the customer --as. Everything is undone."""
     condition = {} if if_version is None else {"If-Match": f'"v{if_version}"'}
-    found = desk.shop.post(path("orders", order_id, "cancel"), desk.buyer, headers=condition)
+    body: Json | None = {"reason": reason} if reason else None
+    found = desk.shop.post(path("orders", order_id, "cancel"), desk.buyer, body, headers=condition)
     desk.show(found, screen.order_sheet(found))
 
 
@@ -135,6 +137,26 @@ def settle(
     desk.show(found, screen.order_sheet(found))
 
 
+def waive(
+    desk: Desk,
+    order_id: Order,
+    reason: Annotated[str, typer.Option(help="Why, for the timeline.")],
+) -> None:
+    """Let an order go on without the coupon that marketing keeps it waiting for. It gets none later."""
+    found = desk.shop.post(path("orders", order_id, "waivers"), desk.operator, {"reason": reason})
+    desk.show(found, screen.order_sheet(found))
+
+
+def clear(
+    desk: Desk,
+    order_id: Order,
+    reason: Annotated[str, typer.Option(help="What was done about it, for the timeline.")],
+) -> None:
+    """Note that what an order was flagged for has been seen to. A stuck undo is settled instead."""
+    found = desk.shop.post(path("orders", order_id, "clearances"), desk.operator, {"reason": reason})
+    desk.show(found, screen.order_sheet(found))
+
+
 def deliver(desk: Desk, order_id: Order) -> None:
     """Tell the shop, as its carrier, that the goods were handed over."""
     found = desk.shop.post(path("deliveries", order_id, "events"), desk.carrier, {"event": "Delivered"})
@@ -148,7 +170,7 @@ def token(desk: Desk, role: Annotated[Role, typer.Option(help="Whose rights it h
 
 
 for command in (
-    products, order, orders, show, watch, cancel, deliver, restock, admission, attention, settle, token,
+    products, order, orders, show, watch, cancel, deliver, restock, admission, attention, settle, waive, clear, token,
 ):  # fmt: skip
     add_command(app, command)
 

@@ -1,9 +1,10 @@
 """The engines that tests run on: the real server, and one that skips time. Both are this process's own."""
 
 import sys
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
@@ -13,9 +14,10 @@ from temporalio.testing import WorkflowEnvironment
 
 from workflows.messages import SEARCH_ATTRIBUTES
 
-_TYPES = {
-    "Keyword": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
-    "Bool": IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
+_KEYS: dict[str, Callable[[str], SearchAttributeKey[Any]]] = {
+    "Keyword": SearchAttributeKey.for_keyword,
+    "Bool": SearchAttributeKey.for_bool,
+    "Datetime": SearchAttributeKey.for_datetime,
 }
 
 
@@ -28,10 +30,7 @@ async def real_engine(
     `identity` is what histories call its client and workers; otherwise they are called by process and machine.
     Besides `default` it has these `namespaces`, each as good as a server of its own.
     """
-    attributes = [
-        SearchAttributeKey.for_bool(name) if kind == "Bool" else SearchAttributeKey.for_keyword(name)
-        for name, kind in SEARCH_ATTRIBUTES.items()
-    ]
+    attributes = [_KEYS[kind](name) for name, kind in SEARCH_ATTRIBUTES.items()]
     async with await WorkflowEnvironment.start_local(  # pyright: ignore[reportUnknownMemberType]  (the SDK's type)
         dev_server_existing_path=_binary("temporal"),
         data_converter=pydantic_data_converter,
@@ -53,7 +52,11 @@ async def skipping_engine(*, identity: str | None = None) -> AsyncGenerator[Work
     ) as environment:
         await environment.client.operator_service.add_search_attributes(
             AddSearchAttributesRequest(
-                namespace="default", search_attributes={name: _TYPES[kind] for name, kind in SEARCH_ATTRIBUTES.items()}
+                namespace="default",
+                search_attributes={
+                    name: IndexedValueType.Value(f"INDEXED_VALUE_TYPE_{kind.upper()}")
+                    for name, kind in SEARCH_ATTRIBUTES.items()
+                },
             )
         )
         yield environment

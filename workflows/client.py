@@ -20,13 +20,21 @@ from temporalio.exceptions import ApplicationError, TemporalError, WorkflowAlrea
 from temporalio.runtime import Runtime
 from temporalio.service import GrpcCompression, KeepAliveConfig, RPCError, RPCStatusCode
 
-from activities.contract import ORDER_QUEUE
-from services.order.statuses import CancelReason, OrderStatus
+from activities.contract import ORDER_QUEUE, RecordStatus
+from services.order.statuses import CancelReason, OrderState
 from services.order.tables import Order
-from services.shared.errors import Refused, Unavailable
+from services.shared.errors import NotFound, Refused, Unavailable
 from services.shared.money import format_amount
-from workflows.journal import NEEDS_ATTENTION, ORDER_STATUS
-from workflows.messages import CancelOrder, PlaceOrder, SettleCompensation
+from workflows.journal import CANCEL_REASON, NEEDS_ATTENTION, ORDER_STATUS
+from workflows.messages import (
+    CancelOrder,
+    ClearAttention,
+    FlagOrder,
+    PlaceOrder,
+    Resumed,
+    SettleCompensation,
+    WaiveCoupon,
+)
 from workflows.order import OrderWorkflow
 
 CUSTOMER_ID = SearchAttributeKey.for_keyword("CustomerId")
@@ -75,6 +83,18 @@ class NotStuck(Refused):
     code: ClassVar[str] = "not-stuck"
 
 
+class NotWaiting(Refused):
+    """The order does not wait for its coupon."""
+
+    code: ClassVar[str] = "not-waiting"
+
+
+class NotFlagged(Refused):
+    """There is nothing about the order that could be cleared."""
+
+    code: ClassVar[str] = "not-flagged"
+
+
 async def connect(*, lazy: bool = False, runtime: Runtime | None = None) -> Client:
     """A client of the engine that the standard `TEMPORAL_*` variables name.
 
@@ -97,9 +117,12 @@ class OrderEngine:
         *,
         payment_budget: timedelta,
         delivery_deadline: timedelta,
+        order_link: str = "",
         rpc_timeout: timedelta = timedelta(seconds=5),
     ) -> None:
+        """`order_link` is where an operator can look an order up, with `{orderId}` for its id."""
         self._client = client
+        self._order_link = order_link
         self._payment_budget = payment_budget
         self._delivery_deadline = delivery_deadline
         self._rpc_timeout = rpc_timeout
@@ -113,6 +136,61 @@ class OrderEngine:
         except WorkflowAlreadyStartedError:
             return
         except _AWAY as error:
+            raise EngineUnavailable(str(error)) from error
+
+    async def resume(self, order: Order, resumed: Resumed) -> None:
+        """Go on with an order whose workflow is gone; one that runs, or has come to its own end, is left alone.
+
+        Raises `EngineUnavailable`.
+        """
+        try:
+            await self._client.start_workflow(
+                OrderWorkflow.run,
+                self._input(order, resumed),
+                rpc_timeout=self._rpc_timeout,
+                **self._options(order, resumed, reuse=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY),
+            )
+        except WorkflowAlreadyStartedError:
+            return
+        except _AWAY as error:
+            raise EngineUnavailable(str(error)) from error
+
+    async def flag(self, order: Order, resumed: Resumed, flag: FlagOrder) -> None:
+        """Call a person to an order; where its workflow has ended, it is taken up again until somebody has been.
+
+        Once for each thing that a flag is about. Raises `EngineUnavailable`; `TooLate` when an order that did not
+        read so has ended meanwhile.
+        """
+        again = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
+        if resumed.state.order_status.final:
+            again = WorkflowIDReusePolicy.ALLOW_DUPLICATE
+        start = WithStartWorkflowOperation(
+            OrderWorkflow.run,
+            self._input(order, resumed),
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            **self._options(order, resumed, reuse=again),
+        )
+        try:
+            async with asyncio.timeout(self._rpc_timeout.total_seconds()):
+                await self._client.execute_update_with_start_workflow(  # pyright: ignore[reportUnknownMemberType]
+                    OrderWorkflow.flag, flag, start_workflow_operation=start, rpc_timeout=self._rpc_timeout
+                )
+        except WorkflowAlreadyStartedError as error:
+            raise TooLate(order.order_id) from error
+        except (TimeoutError, UpdateTimeout, *_AWAY) as error:
+            raise EngineUnavailable(str(error)) from error
+
+    async def journal(self, order_id: str) -> RecordStatus:
+        """What an order's workflow, open or ended, says that the view and the timeline must read.
+
+        Raises `EngineUnavailable`, also where no worker answers, and `NotFound` where there is no workflow.
+        """
+        handle = self._client.get_workflow_handle_for(OrderWorkflow.run, order_id)
+        try:
+            return await handle.query(OrderWorkflow.journal, rpc_timeout=self._rpc_timeout)
+        except _AWAY as error:
+            if isinstance(error, RPCError) and error.status == RPCStatusCode.NOT_FOUND:
+                raise NotFound(order_id) from error
             raise EngineUnavailable(str(error)) from error
 
     async def payment_known(self, order: Order, timeout: float) -> None:
@@ -138,14 +216,20 @@ class OrderEngine:
             return
 
     async def cancel(
-        self, order_id: str, *, by: Literal["customer", "operator"], actor: str, if_version: int | None = None
+        self,
+        order_id: str,
+        *,
+        by: Literal["customer", "operator"],
+        actor: str,
+        if_version: int | None = None,
+        note: str = "",
     ) -> None:
         """Cancel an order; with `if_version` only where that is still the version that readers are shown.
 
         Repeating it is harmless. Raises `TooLate`, also for whatever has ended, `PreconditionFailed`,
         `EngineUnavailable`.
         """
-        request = CancelOrder(reason=CancelReason(by), actor=actor, if_version=if_version)
+        request = CancelOrder(reason=CancelReason(by), actor=actor, if_version=if_version, note=note)
         await self._tell(order_id, OrderWorkflow.cancel, request, refused=TooLate)
 
     async def delivered(self, order_id: str) -> None:
@@ -158,6 +242,16 @@ class OrderEngine:
         """Settle a stuck compensation. Raises `NotStuck`, `EngineUnavailable`."""
         settlement = SettleCompensation(undo=step, action=action, actor=actor, reason=reason)
         await self._tell(order_id, OrderWorkflow.settle, settlement, refused=NotStuck)
+
+    async def waive_coupon(self, order_id: str, *, actor: str, reason: str) -> None:
+        """Let an order go on without the coupon that it waits for. Raises `NotWaiting`, `EngineUnavailable`."""
+        waiver = WaiveCoupon(actor=actor, reason=reason)
+        await self._tell(order_id, OrderWorkflow.waive_coupon, waiver, refused=NotWaiting)
+
+    async def clear_attention(self, order_id: str, *, actor: str, reason: str) -> None:
+        """Note that a person has seen to what an order was flagged for. Raises `NotFlagged`, `EngineUnavailable`."""
+        clearance = ClearAttention(actor=actor, reason=reason)
+        await self._tell(order_id, OrderWorkflow.clear_attention, clearance, refused=NotFlagged)
 
     async def _tell(
         self, order_id: str, update: Any, *arguments: Any, refused: type[Refused], again: bool = False
@@ -198,7 +292,7 @@ class OrderEngine:
             raise EngineUnavailable(str(error)) from error
         return found.status
 
-    def _input(self, order: Order) -> PlaceOrder:
+    def _input(self, order: Order, resumed: Resumed | None = None) -> PlaceOrder:
         return PlaceOrder(
             order_id=order.order_id,
             user_id=order.user_id,
@@ -210,23 +304,33 @@ class OrderEngine:
             payment_method=order.payment_method,
             deliver_within=self._delivery_deadline,
             pay_within=self._payment_budget,
+            link=self._order_link.replace("{orderId}", order.order_id),
+            resumed=resumed,
         )
 
     @staticmethod
-    def _options(order: Order) -> dict[str, Any]:
+    def _options(
+        order: Order,
+        resumed: Resumed | None = None,
+        *,
+        reuse: WorkflowIDReusePolicy = WorkflowIDReusePolicy.REJECT_DUPLICATE,
+    ) -> dict[str, Any]:
         amount = format_amount(order.amount, order.currency)
+        state = resumed.state if resumed else OrderState()
+        reason = [] if state.cancel_reason is None else [SearchAttributePair(CANCEL_REASON, state.cancel_reason)]
         return {
             **({"memo": {"traceparent": order.traceparent}} if order.traceparent else {}),
             "id": order.order_id,
             "task_queue": ORDER_QUEUE,
-            "id_reuse_policy": WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            "id_reuse_policy": reuse,
             "static_summary": f"{order.product_name} × {order.qty} · {amount} · {order.user_id}",
             "search_attributes": TypedSearchAttributes(
                 [
-                    SearchAttributePair(ORDER_STATUS, OrderStatus.ORDER_RECEIVED),
+                    SearchAttributePair(ORDER_STATUS, state.order_status),
                     SearchAttributePair(CUSTOMER_ID, order.user_id),
                     SearchAttributePair(PRODUCT_ID, order.product_id),
-                    SearchAttributePair(NEEDS_ATTENTION, False),
+                    SearchAttributePair(NEEDS_ATTENTION, state.needs_attention),
+                    *reason,
                 ]
             ),
         }

@@ -9,12 +9,14 @@ from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 from temporalio.exceptions import FailureError
 
 from activities.contract import RecordStatus
-from services.order.statuses import EventType, OrderState, TimelineEntry
+from services.order.statuses import EventType, OrderState, OrderStatus, TimelineEntry
 from workflows import steps
+from workflows.messages import Resumed
 
 ORDER_STATUS = SearchAttributeKey.for_keyword("OrderStatus")
 NEEDS_ATTENTION = SearchAttributeKey.for_bool("NeedsAttention")
 CANCEL_REASON = SearchAttributeKey.for_keyword("CancelReason")
+CANCELING_SINCE = SearchAttributeKey.for_datetime("CancelingSince")
 
 
 class Journal:
@@ -25,10 +27,12 @@ class Journal:
     it.
     """
 
-    def __init__(self, order_id: str) -> None:
-        self.state = OrderState()
+    def __init__(self, order_id: str, resumed: Resumed | None = None) -> None:
+        self.state = resumed.state if resumed else OrderState()
         self._order_id = order_id
-        self._version = self._shown = 1  # `OrderReceived` was written when the order was accepted
+        # `OrderReceived` was written when the order was accepted.
+        self._version = self._shown = resumed.version if resumed else 1
+        self._timeline: list[TimelineEntry] = []
         self._unwritten: list[TimelineEntry] = []
         self._published = self.state
         self._writer: asyncio.Task[None] | None = None
@@ -54,7 +58,9 @@ class Journal:
         """
         self._version += 1
         self.state = replace(self.state, **changes)
-        self._unwritten.append(TimelineEntry(version=self._version, type=type, at=workflow.now(), detail=detail or {}))
+        entry = TimelineEntry(version=self._version, type=type, at=workflow.now(), detail=detail or {})
+        self._timeline.append(entry)
+        self._unwritten.append(entry)
         if not soon:
             self._publish()
         elif self._publisher is None or self._publisher.done():
@@ -64,6 +70,11 @@ class Journal:
     def shown(self) -> int:
         """The version that readers of the view see, or are about to: what is not written yet does not count."""
         return self._shown
+
+    @property
+    def whole(self) -> RecordStatus:
+        """Everything that was ever to be written, so that a view which lags behind can be brought up to date."""
+        return RecordStatus(order_id=self._order_id, state=self.state, timeline=[*self._timeline])
 
     def write(self) -> None:
         """Begin to bring the view up to date."""
@@ -94,10 +105,12 @@ class Journal:
     def _publish(self) -> None:
         self.write()
         seen, now = self._published, self.state
+        canceling = now.order_status is OrderStatus.ORDER_CANCELING and seen.order_status is not now.order_status
         updates: list[SearchAttributeUpdate[Any]] = [
             *([ORDER_STATUS.value_set(now.order_status)] if seen.order_status != now.order_status else []),
             *([NEEDS_ATTENTION.value_set(now.needs_attention)] if seen.needs_attention != now.needs_attention else []),
             *([CANCEL_REASON.value_set(now.cancel_reason)] if now.cancel_reason and not seen.cancel_reason else []),
+            *([CANCELING_SINCE.value_set(workflow.now())] if canceling else []),
         ]
         if updates:
             workflow.upsert_search_attributes(updates)  # pyright: ignore[reportUnknownMemberType]  (the SDK's type)

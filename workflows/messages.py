@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from services.order.statuses import CancelReason
+from services.order.statuses import CancelReason, EventType, OrderState
 
 # The search attributes that operators filter by, and their types.
 SEARCH_ATTRIBUTES = {
@@ -13,7 +13,20 @@ SEARCH_ATTRIBUTES = {
     "ProductId": "Keyword",
     "NeedsAttention": "Bool",
     "CancelReason": "Keyword",
+    "CancelingSince": "Datetime",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed:
+    """Where an order stood whose workflow is gone, as its view and timeline tell; its new workflow goes on there."""
+
+    version: int
+    state: OrderState
+    done: list[EventType]
+    """What its timeline holds."""
+    undo: bool
+    """Somebody ended its workflow: everything is to be undone. Else the engine has lost it: it goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +45,15 @@ class PlaceOrder:
     """An order that is not delivered this long after its delivery started is flagged for a person."""
     pay_within: timedelta = timedelta(hours=24)
     """A payment whose outcome cannot be learned by then is called off. What an earlier release started has 24 h."""
+    link: str = ""
+    """Where an operator can look the order up."""
+    resumed: Resumed | None = None
+    """Where to go on, for an order whose workflow is gone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CancelOrder:
-    """Undo the order. `actor` names who asked.
+    """Undo the order. `actor` names who asked, `note` says why in the words of an operator.
 
     With `if_version` only where that is still what readers are shown of it. Earlier releases named none.
     """
@@ -44,6 +61,7 @@ class CancelOrder:
     reason: CancelReason
     actor: str
     if_version: int | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,3 +72,28 @@ class SettleCompensation:
     action: Literal["retry", "skip"]
     actor: str
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaiveCoupon:
+    """An operator's word that an order goes on without the coupon that marketing does not issue."""
+
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClearAttention:
+    """An operator's word that what the order was flagged for has been seen to."""
+
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlagOrder:
+    """Something about the order that only a person can put right. `about` names it, `detail` tells an operator more."""
+
+    about: str
+    detail: str
+    actor: str = "reconciliation"

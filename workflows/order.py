@@ -5,20 +5,30 @@ and undos, with their timeouts and retries, is in `workflows/steps.py`.
 """
 
 import asyncio
+from collections.abc import Iterable
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, ApplicationErrorCategory
 
 with workflow.unsafe.imports_passed_through():
-    from activities.contract import Undone
+    from activities.contract import RecordStatus, Undone
     from services.order.statuses import CancelReason, DeliveryStatus, EventType, OrderStatus, PayStatus
-    from services.shared.money import format_amount
     from workflows import steps
+    from workflows.details import Situation, Waiting, details, work_of
     from workflows.journal import Journal
-    from workflows.messages import CancelOrder, PlaceOrder, SettleCompensation
+    from workflows.messages import (
+        CancelOrder,
+        ClearAttention,
+        FlagOrder,
+        PlaceOrder,
+        SettleCompensation,
+        WaiveCoupon,
+    )
     from workflows.steps import Step
 
 _LATE = "delivery deadline"
+_EARLIER = "flagged before its workflow was lost"
+_TERMINATED = "ended workflow"
 
 
 class Abandoned(Exception):
@@ -36,17 +46,21 @@ class OrderWorkflow:
     @workflow.init
     def __init__(self, order: PlaceOrder) -> None:
         self._order = order
-        self._journal = Journal(order.order_id)
+        self._journal = Journal(order.order_id, order.resumed)
+        self._earlier = frozenset(order.resumed.done if order.resumed else ())
         self._turn = asyncio.Lock()
         self._asked = 0
         self._cancel: CancelOrder | None = None
-        self._delivered = False
+        self._waived = EventType.COUPON_WAIVED in self._earlier
+        self._delivered = self._journal.state.order_status is OrderStatus.DELIVERED
         self._payment_known = False
-        self._begun: list[Step] = []
-        self._undone: list[Step] = []
-        self._attention: dict[str, str] = {}
+        self._begun = [step for step in steps.SAGA if step.done in self._earlier]
+        self._running: Step | None = None
+        self._undos: dict[str, asyncio.Task[None]] = {}
+        self._attention: dict[str, str] = {_EARLIER: _EARLIER} if self._journal.state.needs_attention else {}
         self._settlements: dict[str, SettleCompensation] = {}
-        self._waiting_for = ""
+        self._waiting: dict[str, Waiting] = {}
+        self._last_error = ""
 
     @workflow.run
     async def run(self, order: PlaceOrder) -> str:
@@ -69,9 +83,13 @@ class OrderWorkflow:
 
     async def _story(self) -> str:
         try:
-            for step in steps.SAGA:
-                await self._do(step)
-            await self._await_delivery()
+            self._take_up()
+            if not self._journal.state.order_status.final:
+                for step in steps.SAGA:
+                    await self._do(step)
+                await self._await_delivery()
+            if self._delivered:
+                await self._note_arrival()
         except Declined as declined:
             self._journal.add(
                 EventType.PAYMENT_DECLINED,
@@ -82,19 +100,54 @@ class OrderWorkflow:
         except Abandoned:
             await self._compensate()
         self._payment_known = True
-        self._tell("nothing any more")
-        await self._journal.flush()
-        await workflow.wait_condition(workflow.all_handlers_finished)
+        for undo in self._undos.values():
+            await undo  # a waived coupon's, once marketing is back
+        await self._rest()
         return self._journal.state.order_status
+
+    def _take_up(self) -> None:
+        """Go on where an order stood whose workflow is gone. Raises `Abandoned`."""
+        resumed = self._order.resumed
+        if resumed is None or self._journal.state.order_status.final:
+            return
+        canceling = self._journal.state.order_status is OrderStatus.ORDER_CANCELING
+        if not canceling and not resumed.undo:
+            return
+        self._begun = [*steps.SAGA]  # what was begun nobody knows; an undo of nothing does no harm
+        reason = self._journal.state.cancel_reason or CancelReason.OPERATOR
+        if canceling:
+            self._cancel = CancelOrder(reason=reason, actor=_TERMINATED)
+        else:
+            self._request_cancel(CancelOrder(reason=reason, actor=_TERMINATED))
+        raise Abandoned
+
+    async def _rest(self) -> None:
+        """Everything is done. An order that is flagged stays open all the same, until a person has seen to it: there
+        is nobody else who could clear it."""
+        while True:
+            self._tell("nothing any more")
+            await self._journal.flush()
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            if not self._attention or not workflow.patched("flagged-orders-stay-open"):
+                return
+            self._tell("a person")
+            await workflow.wait_condition(lambda: not self._attention)
 
     async def _do(self, step: Step) -> None:
         """Run a step and learn its true outcome, whatever happens meanwhile."""
+        if step in self._begun:
+            self._payment_known = True
+            return
         if self._asked:  # what may be cancelled in a moment begins nothing new
             await workflow.wait_condition(lambda: not self._asked)
         if self._cancel is not None:
             raise Abandoned
         self._begun.append(step)  # before the step: it may take effect and still fail
-        self._tell(f"`{step.do}` of team **{step.queue}**")
+        if self._waived and step is steps.ISSUE_COUPON:
+            self._begin_undo(step)
+            return
+        self._running = step
+        self._tell(work_of([step.do], step.queue))
         activity = workflow.start_activity(
             step.do,
             step.command(self._order),
@@ -107,26 +160,36 @@ class OrderWorkflow:
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             summary=step.summary(self._order),
         )
-        await workflow.wait_condition(lambda: activity.done() or self._cancel is not None)
+
+        def given_up() -> bool:
+            return self._cancel is not None or (self._waived and step is steps.ISSUE_COUPON)
+
+        await workflow.wait_condition(lambda: activity.done() or given_up())
         if not activity.done():
             # Withdrawn at once where no worker has it or it waits to be repeated; a running attempt is awaited.
             activity.cancel()
             await workflow.wait_condition(activity.done)
+        self._running = None
+        waived = self._waived and step is steps.ISSUE_COUPON and self._cancel is None
         try:
             changes = step.achieved(activity.result())
         except ActivityError as error:
-            self._failed(step, error)
-            raise Abandoned from error
-        if self._cancel is not None:
-            changes.pop("order_status", None)  # it reads OrderCanceling by now
-        self._journal.add(step.done, soon=step is not steps.SAGA[-1], **changes)
+            if not waived:
+                self._failed(step, error)
+                raise Abandoned from error
+        else:
+            if waived or self._cancel is not None:
+                changes.pop("order_status", None)  # it reads OrderCanceling by now, or never had to have it
+            self._journal.add(step.done, soon=step is not steps.SAGA[-1], **changes)
+        if waived:
+            self._begin_undo(step)  # an attempt may have issued it all the same, or still may
         if step is steps.PAY_ORDER:
             self._journal.write()  # at once: until it reads so, nobody else has its place among the payments in flight
             self._payment_known = True
 
     def _failed(self, step: Step, error: ActivityError) -> None:
         """A step did not succeed: say why the order is abandoned. Raises `Declined`."""
-        code = error.cause.type if isinstance(error.cause, ApplicationError) else None
+        code = _code(error)
         if step is steps.PAY_ORDER and code in steps.DECLINES:
             raise Declined(code) from error
         if self._cancel is not None:
@@ -144,13 +207,15 @@ class OrderWorkflow:
         def decided() -> bool:
             return self._delivered or self._cancel is not None
 
-        try:
-            await workflow.wait_condition(
-                decided, timeout=self._order.deliver_within, timeout_summary="delivery deadline"
-            )
-        except TimeoutError:
-            self._raise_attention(_LATE, None)
-            await workflow.wait_condition(decided)
+        while not decided():
+            try:
+                await workflow.wait_condition(
+                    decided, timeout=self._order.deliver_within, timeout_summary="delivery deadline"
+                )
+            except TimeoutError:
+                self._raise_attention(_LATE, None)
+                # Once a person has seen to it, it has as long again.
+                await workflow.wait_condition(lambda: decided() or _LATE not in self._attention)
         self._attention.pop(_LATE, None)
         if not self._delivered:
             raise Abandoned
@@ -158,9 +223,11 @@ class OrderWorkflow:
             EventType.DELIVERED,
             order_status=OrderStatus.DELIVERED,
             delivery_status=DeliveryStatus.DELIVERED,
-            needs_attention=False,
+            needs_attention=bool(self._attention),
         )
-        self._tell("`complete_delivery` of team **delivery**")
+
+    async def _note_arrival(self) -> None:
+        self._tell(work_of(["complete_delivery"], steps.START_DELIVERY.queue))
         try:
             await workflow.execute_activity(
                 "complete_delivery",
@@ -176,11 +243,12 @@ class OrderWorkflow:
     async def _compensate(self) -> None:
         """Undo everything begun. Each undo starts in its turn; none waits long for the one before."""
         self._payment_known = True
+        self._waiting.pop("", None)
         undos: list[asyncio.Task[None]] = []
         for step in steps.COMPENSATION_ORDER:
             if step not in self._begun:
                 continue
-            undo = asyncio.create_task(self._undo(step))
+            undo = self._begin_undo(step)
             undos.append(undo)
             try:
                 await workflow.wait_condition(
@@ -196,10 +264,16 @@ class OrderWorkflow:
             needs_attention=bool(self._attention),
         )
 
+    def _begin_undo(self, step: Step) -> asyncio.Task[None]:
+        """Undo a step, once."""
+        if step.undo not in self._undos:
+            self._undos[step.undo] = asyncio.create_task(self._undo(step))
+        return self._undos[step.undo]
+
     async def _undo(self, step: Step) -> None:
         """Undo one step, if it takes days. One that fails for good waits for an operator."""
         while True:
-            self._tell_compensation()
+            self._tell(work_of([step.undo], step.queue), about=step.undo)
             try:
                 undone = await workflow.execute_activity(
                     step.undo,
@@ -217,14 +291,15 @@ class OrderWorkflow:
                 if await self._settled(step) == "skip":
                     break
             else:
-                if undone.changed:
+                if undone.changed and step.undone not in self._earlier:
                     self._journal.add(step.undone, **step.reverted)
                 break
-        self._undone.append(step)
-        self._tell_compensation()
+        del self._waiting[step.undo]
+        self._describe()
 
     async def _settled(self, step: Step) -> str:
         """An operator's decision on an undo that is stuck."""
+        self._tell(f"an operator's `settle` of `{step.undo}`", about=step.undo)
         await workflow.wait_condition(lambda: step.undo in self._settlements)
         settlement = self._settlements.pop(step.undo)
         del self._attention[step.undo]
@@ -261,7 +336,11 @@ class OrderWorkflow:
         self._cancel = request
         self._journal.add(
             EventType.ORDER_CANCELING,
-            detail={"reason": request.reason, "actor": request.actor},
+            detail={
+                "reason": request.reason,
+                "actor": request.actor,
+                **({"note": request.note.strip()} if request.note.strip() else {}),
+            },
             order_status=OrderStatus.ORDER_CANCELING,
             cancel_reason=request.reason,
         )
@@ -312,15 +391,69 @@ class OrderWorkflow:
 
     @settle.validator
     def _can_settle(self, settlement: SettleCompensation) -> None:
-        if settlement.undo not in {step.undo for step in self._begun if step.undo in self._attention}:
-            stuck = ", ".join(step.undo for step in self._begun if step.undo in self._attention) or "none"
-            raise _refusal("not-stuck", f"{settlement.undo} is not stuck; stuck are: {stuck}")
+        if settlement.undo not in self._stuck():
+            raise _refusal("not-stuck", f"{settlement.undo} is not stuck; stuck are: {_listed(self._stuck())}")
         if settlement.undo in self._settlements:
             raise _refusal("not-stuck", f"{settlement.undo} was settled just now")
         if settlement.action not in ("retry", "skip"):
             raise _refusal("not-stuck", f"action is retry or skip, not {settlement.action}")
-        if not settlement.actor.strip() or not settlement.reason.strip():
-            raise _refusal("not-stuck", "say who settles it, and why")
+        _must_be_signed("not-stuck", settlement.actor, settlement.reason)
+
+    @workflow.update(name="waive_coupon")
+    async def waive_coupon(self, waiver: WaiveCoupon) -> None:
+        """An operator lets the order go on without the coupon that it waits for. Repeating it is harmless."""
+        await self._in_turn()
+        self._can_waive(waiver)
+        self._journal.await_decision()
+        if not self._waived:
+            self._waived = True
+            self._journal.add(EventType.COUPON_WAIVED, detail={"actor": waiver.actor, "reason": waiver.reason})
+
+    @waive_coupon.validator
+    def _can_waive(self, waiver: WaiveCoupon) -> None:
+        if not self._waived and not self._waits_for_coupon():
+            raise _refusal("not-waiting", "the order does not wait for its coupon")
+        _must_be_signed("not-waiting", waiver.actor, waiver.reason)
+
+    @workflow.update(name="clear_attention")
+    async def clear_attention(self, clearance: ClearAttention) -> None:
+        """An operator has seen to what the order was flagged for. A stuck undo is settled instead."""
+        await self._in_turn()
+        self._can_clear(clearance)
+        self._journal.await_decision()
+        cleared = [about for about in self._attention if about not in self._stuck()]
+        for about in cleared:
+            del self._attention[about]
+        self._journal.add(
+            EventType.ATTENTION_CLEARED,
+            detail={"about": _listed(cleared), "actor": clearance.actor, "reason": clearance.reason},
+            needs_attention=bool(self._attention),
+        )
+        self._describe()
+
+    @clear_attention.validator
+    def _can_clear(self, clearance: ClearAttention) -> None:
+        if not self._attention.keys() - set(self._stuck()):
+            raise _refusal("not-flagged", f"there is nothing to clear; to settle: {_listed(self._stuck())}")
+        _must_be_signed("not-flagged", clearance.actor, clearance.reason)
+
+    @workflow.update(name="flag")
+    async def flag(self, flag: FlagOrder) -> None:
+        """Something about the order was found that only a person can put right. Once for each thing."""
+        await self._in_turn()
+        self._journal.await_decision()
+        if flag.about not in self._attention:
+            self._call_person(flag.about, f"{flag.about}: {flag.detail}", {"actor": flag.actor})
+
+    @flag.validator
+    def _can_flag(self, flag: FlagOrder) -> None:
+        if not flag.about.strip() or flag.about in {step.undo for step in steps.SAGA}:
+            raise _refusal("not-flagged", f"about must name something, and no undo: {flag.about!r}")
+
+    @workflow.query(name="journal")
+    def journal(self) -> RecordStatus:
+        """What the view must read of the order, and its timeline as far as this workflow has written it."""
+        return self._journal.whole
 
     @workflow.update(name="payment_known")
     async def payment_known(self) -> None:
@@ -329,40 +462,55 @@ class OrderWorkflow:
 
     def _raise_attention(self, about: str, error: ActivityError | None) -> None:
         """Call a person. What went wrong in full is for operators; customers read the timeline, and its code."""
-        code = error.cause.type if error and isinstance(error.cause, ApplicationError) else None
-        self._attention[about] = f"{about}: {error.cause or error}" if error else about
-        self._journal.add(
-            EventType.ATTENTION_RAISED,
-            detail={"about": about, **({"code": code} if code else {})},
-            needs_attention=True,
-        )
+        code = _code(error)
+        if error:
+            self._last_error = f"{about}: {error.cause or error}"
+        self._call_person(about, self._last_error if error else about, {"code": code} if code else {})
+
+    def _call_person(self, about: str, why: str, detail: dict[str, str]) -> None:
+        self._attention[about] = why
+        self._journal.add(EventType.ATTENTION_RAISED, detail={"about": about, **detail}, needs_attention=True)
         self._describe()
 
-    def _tell_compensation(self) -> None:
-        left = [step for step in steps.COMPENSATION_ORDER if step in self._begun and step not in self._undone]
-        self._tell(", ".join(f"`{step.undo}` of team **{step.queue}**" for step in left) or "the last entry")
+    def _stuck(self) -> list[str]:
+        """The undos that wait for an operator."""
+        return [step.undo for step in self._begun if step.undo in self._attention]
 
-    def _tell(self, waiting_for: str) -> None:
-        self._waiting_for = f"{waiting_for}, since {workflow.now():%Y-%m-%d %H:%M:%S} UTC"
+    def _waits_for_coupon(self) -> bool:
+        return self._running is steps.ISSUE_COUPON and self._cancel is None
+
+    def _tell(self, what: str, about: str = "") -> None:
+        """The order waits for this from now on; an undo that it is `about` may go on beside the rest."""
+        self._waiting[about] = Waiting(what, workflow.now())
         self._describe()
 
     def _describe(self) -> None:
-        """What the Web UI shows of the order, for whoever is on call."""
-        order, state = self._order, self._journal.state
-        lines = [
-            f"**{state.order_status}** · {order.product_name} × {order.qty} · "
-            f"{format_amount(order.amount, order.currency)} · {state.pay_status}",
-            f"- waits for: {self._waiting_for}",
-            *([f"- canceled by: {self._cancel.reason} ({self._cancel.actor})"] if self._cancel else []),
-            *(f"- **needs attention** {why}" for why in self._attention.values()),
-        ]
-        if any(step.undo in self._attention for step in self._begun):
-            lines.append(
-                '- to settle: update `settle` {"undo": …, "action": "retry" or "skip", "actor": …, "reason": …}'
-            )
-        elif not state.order_status.final and self._cancel is None:
-            lines.append("- to undo the order: *Request Cancellation*. Never terminate: effects would stay behind.")
-        workflow.set_current_details("\n".join(lines))
+        """Tell the Web UI how the order stands."""
+        final = self._journal.state.order_status.final
+        now = Situation(
+            waiting=[*self._waiting.values()],
+            stuck=self._stuck(),
+            attention=self._attention,
+            last_error=self._last_error,
+            cancel=self._cancel,
+            may_cancel=not final and self._cancel is None,
+            may_waive=self._waits_for_coupon() and not self._waived,
+        )
+        workflow.set_current_details(details(self._order, self._journal.state, now))
+
+
+def _code(error: ActivityError | None) -> str | None:
+    """What a team calls the failure of its activity."""
+    return error.cause.type if error and isinstance(error.cause, ApplicationError) else None
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _must_be_signed(code: str, actor: str, reason: str) -> None:
+    if not actor.strip() or not reason.strip():
+        raise _refusal(code, "say who decides it, and why")
 
 
 def _refusal(code: str, message: str) -> ApplicationError:

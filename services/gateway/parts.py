@@ -23,12 +23,20 @@ class Engine(Protocol):
 
     async def payment_known(self, order: Order, timeout: float) -> None: ...
     async def cancel(
-        self, order_id: str, *, by: Literal["customer", "operator"], actor: str, if_version: int | None = None
+        self,
+        order_id: str,
+        *,
+        by: Literal["customer", "operator"],
+        actor: str,
+        if_version: int | None = None,
+        note: str = "",
     ) -> None: ...
     async def delivered(self, order_id: str) -> None: ...
     async def settle(
         self, order_id: str, *, step: str, action: Literal["retry", "skip"], actor: str, reason: str
     ) -> None: ...
+    async def waive_coupon(self, order_id: str, *, actor: str, reason: str) -> None: ...
+    async def clear_attention(self, order_id: str, *, actor: str, reason: str) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)

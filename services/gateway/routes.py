@@ -18,6 +18,7 @@ from services.gateway.parts import Parts, parts
 from services.gateway.schemas import (
     AdmissionAnswer,
     CouponAnswer,
+    DecisionRequest,
     DeliveredAnswer,
     DeliveryAnswer,
     DeliveryEventRequest,
@@ -162,4 +163,28 @@ async def settle(order_id: OrderId, body: SettlementRequest, shop: Shop, who: Op
     """Settle a compensation that failed for good."""
     await shop.book.get(order_id)
     await shop.engine.settle(order_id, step=body.step, action=body.action, actor=who.user_id, reason=body.reason)
+    return OrderAnswer.of(await shop.book.get(order_id))
+
+
+@router.post(
+    "/orders/{orderId}/waivers",
+    status_code=202,
+    responses=refusals("not-found", "not-waiting", "engine-unavailable"),
+)
+async def waive_coupon(order_id: OrderId, body: DecisionRequest, shop: Shop, who: Operator) -> OrderAnswer:
+    """Let an order go on without the coupon that marketing keeps it waiting for. It gets none later."""
+    await shop.book.get(order_id)
+    await shop.engine.waive_coupon(order_id, actor=who.user_id, reason=body.reason)
+    return OrderAnswer.of(await shop.book.get(order_id))
+
+
+@router.post(
+    "/orders/{orderId}/clearances",
+    status_code=202,
+    responses=refusals("not-found", "not-flagged", "engine-unavailable"),
+)
+async def clear_attention(order_id: OrderId, body: DecisionRequest, shop: Shop, who: Operator) -> OrderAnswer:
+    """Note that what an order was flagged for has been seen to. A stuck compensation is settled instead."""
+    await shop.book.get(order_id)
+    await shop.engine.clear_attention(order_id, actor=who.user_id, reason=body.reason)
     return OrderAnswer.of(await shop.book.get(order_id))

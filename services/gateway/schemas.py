@@ -104,6 +104,14 @@ class DeliveryEventRequest(Request):
     event: Literal["Delivered"]
 
 
+class DecisionRequest(Request):
+    """Why an operator does something, for the timeline."""
+
+    model_config = _like(reason="Marketing is away since noon.")
+
+    reason: Reason
+
+
 class SettlementRequest(Request):
     model_config = _like(step="refund_payment", action="retry", reason="The provider is back.")
 
@@ -157,7 +165,12 @@ class OrderAnswer(Wire):
         return OrderAnswer.model_validate({**reading.order.model_dump(), **reading.view.model_dump()})
 
 
-_SETTLED = (EventType.COMPENSATION_RETRIED, EventType.COMPENSATION_SKIPPED)
+_DECIDED = (
+    EventType.COMPENSATION_RETRIED,
+    EventType.COMPENSATION_SKIPPED,
+    EventType.COUPON_WAIVED,
+    EventType.ATTENTION_CLEARED,
+)
 
 
 class EventAnswer(Wire):
@@ -168,10 +181,10 @@ class EventAnswer(Wire):
 
     @staticmethod
     def of(event: OrderEvent, *, to_operator: bool) -> "EventAnswer":
-        """A customer is not told who of the staff did something, nor what they noted when they settled it."""
+        """A customer is not told who of the staff did something, nor what they noted when they decided it."""
         answer = EventAnswer.model_validate(event, from_attributes=True)
         if not to_operator:
-            told = answer.detail.keys() - {"actor"} - ({"reason"} if event.type in _SETTLED else set())
+            told = answer.detail.keys() - {"actor", "note"} - ({"reason"} if event.type in _DECIDED else set())
             answer.detail = {name: value for name, value in answer.detail.items() if name in told}
         return answer
 

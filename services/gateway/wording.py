@@ -66,8 +66,12 @@ WORDING: dict[str, Wording] = {
         406, "요청하신 형식으로는 응답할 수 없습니다.", "There is no answer in a form that the Accept header takes."
     ),
     "not-deliverable": Wording(409, "배송 중인 주문이 아닙니다.", "The order is not under way to the customer."),
+    "not-flagged": Wording(
+        409, "확인이 필요하다고 표시된 주문이 아닙니다.", "There is nothing about the order that could be cleared."
+    ),
     "not-found": Wording(404, "찾을 수 없습니다.", "There is no such thing."),
     "not-stuck": Wording(409, "처리할 보상 작업이 없습니다.", "No such compensation is waiting to be settled."),
+    "not-waiting": Wording(409, "쿠폰을 기다리는 주문이 아닙니다.", "The order does not wait for its coupon."),
     "order-intake-paused": Wording(
         503,
         "주문이 많아 지금은 주문과 결제를 받을 수 없습니다. 잠시 후 다시 시도해 주세요.",

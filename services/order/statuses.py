@@ -61,6 +61,7 @@ class EventType(StrEnum):
     ORDER_RECEIVED = "OrderReceived"
     ORDER_PLACED = "OrderPlaced"
     COUPON_ISSUED = "CouponIssued"
+    COUPON_WAIVED = "CouponWaived"
     DELIVERY_STARTED = "DeliveryStarted"
     STOCK_ADJUSTED = "StockAdjusted"
     DELIVERED = "Delivered"

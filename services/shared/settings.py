@@ -143,6 +143,8 @@ class OrderSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="STREET12_")
 
+    order_link: str = ""
+    """Where operators can look an order up, with `{orderId}` for its id; the Web UI links there."""
     delivery_deadline_hours: float = Field(default=24 * 7, gt=0, le=_TEN_YEARS)
     """An order not delivered this long after its delivery started is flagged for a person."""
     dispatch_seconds: float = Field(default=1.0, gt=0, le=86_400)

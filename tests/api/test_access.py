@@ -29,6 +29,8 @@ RULES: Final[dict[str, list[dict[str, str]]]] = {
     "POST /orders/{orderId}/cancel": BUYERS,
     "GET /orders/{orderId}/events": BUYERS,
     "POST /orders/{orderId}/settlements": OPERATORS,
+    "POST /orders/{orderId}/waivers": OPERATORS,
+    "POST /orders/{orderId}/clearances": OPERATORS,
     "GET /admission": OPERATORS,
     "GET /deliveries/{orderId}": BUYERS,
     "POST /deliveries/{orderId}/events": CARRIERS,
@@ -43,6 +45,8 @@ BODIES: Final[dict[str, Any]] = {
     "POST /orders": ORDER,
     "PATCH /orders/{orderId}": {"orderStatus": "OrderCanceled"},
     "POST /orders/{orderId}/settlements": {"step": "refund_payment", "action": "skip", "reason": "by hand"},
+    "POST /orders/{orderId}/waivers": {"reason": "marketing is away"},
+    "POST /orders/{orderId}/clearances": {"reason": "seen to"},
     "POST /deliveries/{orderId}/events": {"event": "Delivered"},
 }
 OF_ONE_ORDER = [call for call in RULES if "{orderId}" in call and RULES[call] is BUYERS]

@@ -108,7 +108,13 @@ class Faster(FakeEngine):
     """An engine whose workflow went on after the order was read."""
 
     async def cancel(
-        self, order_id: str, *, by: Literal["customer", "operator"], actor: str, if_version: int | None = None
+        self,
+        order_id: str,
+        *,
+        by: Literal["customer", "operator"],
+        actor: str,
+        if_version: int | None = None,
+        note: str = "",
     ) -> None:
         await record(self.book, order_id, PLACED, EventType.ORDER_PLACED)
         await super().cancel(order_id, by=by, actor=actor, if_version=if_version)
@@ -141,7 +147,13 @@ class Over(FakeEngine):
     """An engine in which somebody terminated the workflow."""
 
     async def cancel(
-        self, order_id: str, *, by: Literal["customer", "operator"], actor: str, if_version: int | None = None
+        self,
+        order_id: str,
+        *,
+        by: Literal["customer", "operator"],
+        actor: str,
+        if_version: int | None = None,
+        note: str = "",
     ) -> None:
         raise TooLate(order_id)
 

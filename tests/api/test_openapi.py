@@ -64,15 +64,12 @@ def test_each_problem_that_is_described_is_one_of_the_catalogue(shop: Shop) -> N
 
 @pytest.mark.parametrize("what", [what for what in RULES if what.startswith(("POST", "PUT", "PATCH"))])
 async def test_the_example_of_a_body_works(shop: Shop, what: str) -> None:
-    body = operations(shop)[what].get("requestBody")
-    if body is None:
-        assert what == "POST /orders/{orderId}/cancel"
-        return
-    schema = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    body = operations(shop)[what]["requestBody"]["content"]["application/json"]["schema"]
+    schema = body.get("anyOf", [body])[0]["$ref"].rpartition("/")[2]
     example = shop.app.openapi()["components"]["schemas"][schema]["examples"][0]
     await shop.parts.catalogue.put(product_id="2001", product_name="gram", product_price=9_000_000)
     order_id = await shop.ordered()
     path = what.split(" ")[1].replace("{orderId}", order_id).replace("{productId}", "tea")
-    [who] = RULES[what][:1]
+    [who] = RULES[what][-1:]  # an operator, where they may: who alone says why they cancel
     answer = await shop.client.request(what.split(" ")[0], path, json=example, headers={**who, "Idempotency-Key": "k"})
     assert answer.status_code in (200, 201, 202, 409), answer.text

@@ -1,6 +1,7 @@
 """Catalogue, stock, deliveries, coupons, settlements, and what the platform asks of the process."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ SETTLEMENT = {"step": "refund_payment", "action": "skip", "reason": "refunded by
         ("GET", "/stocks/tea", None, [OPERATOR]),
         ("POST", "/stocks/tea/movements", {"qty": 1, "reason": "restock"}, [OPERATOR]),
         ("POST", "/orders/x/settlements", SETTLEMENT, [OPERATOR]),
+        ("POST", "/orders/x/waivers", {"reason": "away"}, [OPERATOR]),
+        ("POST", "/orders/x/clearances", {"reason": "seen to"}, [OPERATOR]),
         ("POST", "/deliveries/x/events", {"event": "Delivered"}, [CARRIER]),
         ("GET", "/deliveries/x", None, [MINJI, OPERATOR]),
         ("GET", "/coupons", None, [MINJI, OPERATOR]),
@@ -299,6 +302,32 @@ async def test_what_is_not_stuck_cannot_be_settled(shop: Shop) -> None:
     is_problem(await shop.client.post(path, json=SETTLEMENT, headers=OPERATOR), 503, "engine-unavailable")
     body = {**SETTLEMENT, "action": "forget"}
     is_problem(await shop.client.post(path, json=body, headers=OPERATOR), 422, "invalid-request")
+
+
+@pytest.mark.parametrize(
+    ("path", "told", "code"),
+    [("waivers", "waive_coupon", "not-waiting"), ("clearances", "clear_attention", "not-flagged")],
+)
+async def test_an_operator_decides_with_a_reason(shop: Shop, path: str, told: str, code: str) -> None:
+    order_id = await shop.ordered()
+    path, body = f"/orders/{order_id}/{path}", {"reason": "marketing is away since noon"}
+    is_problem(await shop.client.post(path, json=body, headers=OPERATOR), 409, code)
+    await shop.record(order_id, replace(PLACED, needs_attention=True), EventType.ORDER_PLACED)
+    answer = await shop.client.post(path, json=body, headers=OPERATOR)
+    assert (answer.status_code, answer.json()["orderId"]) == (202, order_id)
+    assert shop.engine.told == [(told, order_id, "ops-1", "marketing is away since noon")]
+    for nothing in ({}, {"reason": " "}):
+        is_problem(await shop.client.post(path, json=nothing, headers=OPERATOR), 422, "invalid-request")
+    shop.engine.away = True
+    is_problem(await shop.client.post(path, json=body, headers=OPERATOR), 503, "engine-unavailable")
+
+
+async def test_an_operator_may_say_why_they_cancel_and_a_customer_need_not(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    path, body = f"/orders/{order_id}/cancel", {"reason": "the parcel fell into the sea"}
+    is_problem(await shop.client.post(path, json=body, headers=MINJI), 403, "forbidden")
+    assert (await shop.client.post(path, json=body, headers=OPERATOR)).status_code == 202
+    assert shop.engine.told == [("cancel", order_id, "operator", "ops-1", "the parcel fell into the sea")]
 
 
 # The platform

@@ -370,7 +370,13 @@ class Busy(FakeEngine):
         await self.done.wait()
 
     async def cancel(
-        self, order_id: str, *, by: Literal["customer", "operator"], actor: str, if_version: int | None = None
+        self,
+        order_id: str,
+        *,
+        by: Literal["customer", "operator"],
+        actor: str,
+        if_version: int | None = None,
+        note: str = "",
     ) -> None:
         self.entered.set()
         await self.done.wait()
@@ -443,7 +449,13 @@ class Stuck(FakeEngine):
     """An engine that does not answer."""
 
     async def cancel(
-        self, order_id: str, *, by: Literal["customer", "operator"], actor: str, if_version: int | None = None
+        self,
+        order_id: str,
+        *,
+        by: Literal["customer", "operator"],
+        actor: str,
+        if_version: int | None = None,
+        note: str = "",
     ) -> None:
         await asyncio.Event().wait()
 

@@ -31,7 +31,10 @@ ALONG_THE_LINKS: dict[str, Any] = {
 COVERAGE = {"enabled": False, "coverage": {"enabled": True}}
 DECLINED_QTY, PRICE = 100, 9_000_000
 STARTED = OrderState(
-    order_status=OrderStatus.DELIVERY_STARTED, pay_status=PayStatus.PAID, delivery_status=DeliveryStatus.STARTED
+    order_status=OrderStatus.DELIVERY_STARTED,
+    pay_status=PayStatus.PAID,
+    delivery_status=DeliveryStatus.STARTED,
+    needs_attention=True,
 )
 
 

@@ -470,8 +470,11 @@ async def test_who_follows_takes_no_place_of_those_who_want_to_be_served(shop: S
 
 async def test_a_customer_is_not_told_who_of_the_staff_did_something_or_what_they_noted(shop: Shop) -> None:
     order_id = await shop.ordered()
-    by = {"reason": "operator", "actor": "boss@street12.example"}
+    by = {"reason": "operator", "actor": "boss@street12.example", "note": "she shouted at us"}
+    waived = {"actor": "boss@street12.example", "reason": "she shouted at us"}
     settled = {"undo": "refund_payment", "actor": "boss@street12.example", "reason": "she shouted at us"}
+    for decided in (EventType.COUPON_WAIVED, EventType.ATTENTION_CLEARED):
+        await shop.record(order_id, PLACED, decided, detail=waived)
     await shop.record(order_id, CANCELING, EventType.ORDER_CANCELING, detail=by)
     await shop.record(order_id, CANCELED, EventType.COMPENSATION_SKIPPED, detail=settled)
     for accept in ("application/json", "text/event-stream"):

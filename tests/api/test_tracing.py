@@ -76,7 +76,13 @@ class Logging(FakeEngine):
     bound: dict[str, Any]
 
     async def cancel(
-        self, order_id: str, *, by: Literal["customer", "operator"], actor: str, if_version: int | None = None
+        self,
+        order_id: str,
+        *,
+        by: Literal["customer", "operator"],
+        actor: str,
+        if_version: int | None = None,
+        note: str = "",
     ) -> None:
         self.bound = structlog.contextvars.get_contextvars()
 

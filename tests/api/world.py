@@ -16,7 +16,15 @@ from services.order.book import OrderBook
 from services.order.statuses import DeliveryStatus, EventType, OrderState, OrderStatus, PayStatus, TimelineEntry
 from services.order.tables import Order
 from tests.issuer import bearer
-from workflows.client import EngineUnavailable, NotDeliverable, NotStuck, PreconditionFailed, TooLate
+from workflows.client import (
+    EngineUnavailable,
+    NotDeliverable,
+    NotFlagged,
+    NotStuck,
+    NotWaiting,
+    PreconditionFailed,
+    TooLate,
+)
 
 LEASE = timedelta(seconds=10)
 MINJI = bearer("minji")
@@ -65,7 +73,13 @@ class FakeEngine:
             await self.on_payment(order.order_id)
 
     async def cancel(
-        self, order_id: str, *, by: Literal["customer", "operator"], actor: str, if_version: int | None = None
+        self,
+        order_id: str,
+        *,
+        by: Literal["customer", "operator"],
+        actor: str,
+        if_version: int | None = None,
+        note: str = "",
     ) -> None:
         self._be_there()
         now = (await self.book.get(order_id)).view
@@ -73,7 +87,7 @@ class FakeEngine:
             raise PreconditionFailed(order_id)
         if now.order_status in (OrderStatus.DELIVERED, OrderStatus.PAYMENT_DECLINED):
             raise TooLate(order_id)
-        self.told.append(("cancel", order_id, by, actor))
+        self.told.append(("cancel", order_id, by, actor, *([note] if note else [])))
         await record(self.book, order_id, CANCELING, EventType.ORDER_CANCELING)
 
     async def delivered(self, order_id: str) -> None:
@@ -90,6 +104,18 @@ class FakeEngine:
         if step not in self.stuck:
             raise NotStuck(step)
         self.told.append(("settle", order_id, step, action, actor, reason))
+
+    async def waive_coupon(self, order_id: str, *, actor: str, reason: str) -> None:
+        self._be_there()
+        if await self._status(order_id) != OrderStatus.ORDER_PLACED:
+            raise NotWaiting(order_id)
+        self.told.append(("waive_coupon", order_id, actor, reason))
+
+    async def clear_attention(self, order_id: str, *, actor: str, reason: str) -> None:
+        self._be_there()
+        if not (await self.book.get(order_id)).view.needs_attention:
+            raise NotFlagged(order_id)
+        self.told.append(("clear_attention", order_id, actor, reason))
 
     def _be_there(self) -> None:
         if self.error is not None:
@@ -154,7 +180,13 @@ class Racing(FakeEngine):
     event: EventType = EventType.ORDER_CANCELED
 
     async def cancel(
-        self, order_id: str, *, by: Literal["customer", "operator"], actor: str, if_version: int | None = None
+        self,
+        order_id: str,
+        *,
+        by: Literal["customer", "operator"],
+        actor: str,
+        if_version: int | None = None,
+        note: str = "",
     ) -> None:
         await record(self.book, order_id, self.final, self.event)
         raise TooLate(order_id)

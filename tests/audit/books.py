@@ -247,6 +247,9 @@ async def _read_engine(address: str) -> tuple[list[Workflow], datetime]:
             request = DescribeNamespaceRequest(namespace=client.namespace)
             retention = (await client.workflow_service.describe_namespace(request)).config
             forgotten_before = utc_now() - retention.workflow_execution_retention_ttl.ToTimedelta()
+            runs = [run async for run in client.list_workflows("WorkflowType = 'OrderWorkflow'", page_size=_PAGE)]
+            # One that was taken up again, because it had been terminated or to be flagged, is what its last run is.
+            last = {run.id: run for run in sorted(runs, key=lambda run: run.start_time)}
             workflows = [
                 Workflow(
                     order_id=run.id,
@@ -254,7 +257,7 @@ async def _read_engine(address: str) -> tuple[list[Workflow], datetime]:
                     order_status=run.typed_search_attributes.get(ORDER_STATUS),
                     needs_attention=run.typed_search_attributes.get(NEEDS_ATTENTION),
                 )
-                async for run in client.list_workflows("WorkflowType = 'OrderWorkflow'", page_size=_PAGE)
+                for run in last.values()
             ]
     except (RPCError, RuntimeError, TimeoutError) as error:
         raise SourceSilent(f"The Temporal server at {address} does not answer ({error}).") from error

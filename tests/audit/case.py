@@ -85,6 +85,11 @@ class Case:
         return frozenset(event.detail["undo"] for event in skips if "undo" in event.detail)
 
     @property
+    def waived(self) -> bool:
+        """Whether an operator let it go on without its coupon."""
+        return EventType.COUPON_WAIVED in self.timeline
+
+    @property
     def charged(self) -> int:
         return sum(entry.charged for entry in self.ledger)
 

@@ -14,7 +14,7 @@ from tests.audit.case import Case
 from tests.audit.findings import Breach, Finding, Invariant, find, promise
 from tests.audit.meaning import MEANING, UNDO, Meaning
 from tests.audit.timeline import impossible, status_after
-from workflows.steps import ADJUST_STOCK, PAY_ORDER, SAGA, START_DELIVERY
+from workflows.steps import ADJUST_STOCK, ISSUE_COUPON, PAY_ORDER, SAGA, START_DELIVERY
 
 _COMPLETED, _RUNNING = "COMPLETED", "RUNNING"
 
@@ -121,14 +121,15 @@ def an_order_has_ended_or_waits_for_something(case: Case) -> Iterator[Breach]:
 
 @promise(_with_status)
 def an_order_has_one_workflow(order: tuple[Case, Meaning]) -> Iterator[Breach]:
-    """Every order has one workflow: running while the order waits, completed once it has ended."""
+    """Every order has one workflow: running while the order waits, or a person is waited for; else completed."""
     case, meaning = order
     runs = [run.status for run in case.workflows]
-    allowed = [[_RUNNING if meaning.waits_for else _COMPLETED]]
-    if case.forgotten and not meaning.waits_for:
+    waits = meaning.waits_for or case.view.needs_attention
+    allowed = [[_RUNNING if waits else _COMPLETED]]
+    if case.forgotten and not waits:
         allowed.append([])
     if not case.settled and case.status is OrderStatus.DELIVERED:
-        allowed.append([_RUNNING])  # until the delivery team has noted the arrival
+        allowed.append([_RUNNING])  # until the delivery team has noted the arrival, and marketing a waiver
     if not case.settled and case.order.started_at is None:
         allowed.append([])  # the dispatcher will see to it
     if runs not in allowed:
@@ -153,10 +154,12 @@ def _what_stands(status: OrderStatus) -> Invariant:
     meaning = MEANING[status]
 
     def breaches(case: Case) -> Iterator[Breach]:
+        without = {ISSUE_COUPON.do} if case.waived else set[str]()
+        may = frozenset(UNDO) if case.waived and status is OrderStatus.ORDER_PLACED else meaning.may
         for step, effect in case.stands.items():
-            if step not in meaning.may:
+            if step not in may or (step in without and case.settled):
                 yield _of(case, f"{status}, and {step} stands: {effect}", UNDO[step])
-        for step in sorted(meaning.must - case.stands.keys()):
+        for step in sorted(meaning.must - case.stands.keys() - without):
             yield _of(case, f"{status}, and nothing stands of {step}")
 
     must, may = _in_turn(meaning.must), _in_turn(meaning.may - meaning.must)
@@ -175,7 +178,8 @@ def _in_turn(steps: frozenset[str]) -> str:
 def a_step_follows_the_step_before_it(case: Case) -> Iterator[Breach]:
     """No coupon before the charge, no delivery without an issued coupon, no sale without a started delivery."""
     for before, step in pairwise(SAGA):
-        if step.do in case.happened and before.do not in case.happened:
+        instead = case.waived and before is ISSUE_COUPON
+        if step.do in case.happened and before.do not in case.happened and not instead:
             yield _of(case, f"{step.do} took effect and {before.do} never did")
 
 
@@ -378,7 +382,9 @@ def the_view_agrees_with_the_teams(order: tuple[Case, Meaning]) -> Iterator[Brea
             case, f"{case.status} shows deliveryStatus {view.delivery_status} for {delivery}", START_DELIVERY.undo
         )
     coupons = {coupon.coupon_id for coupon in case.coupons if coupon.issued_at}
-    if (view.coupon_id is None and meaning.stands > 1) or (view.coupon_id and view.coupon_id not in coupons):
+    if (view.coupon_id is None and meaning.stands > 1 and not case.waived) or (
+        view.coupon_id and view.coupon_id not in coupons
+    ):
         yield _of(case, f"{case.status} shows coupon {view.coupon_id} for {sorted(coupons) or 'none'}")
 
 

@@ -217,6 +217,17 @@ def a_delivery_of_an_order_that_reads_as_paid_only(shelf: Shelf) -> None:
     shelf.deliveries.append(Delivery.model_validate(started))
 
 
+@breaks(OrderStatus.DELIVERED, "without-coupon")
+def a_waived_coupon_stands(shelf: Shelf) -> None:
+    shelf.coupon("without-coupon").issued_at = AT
+    shelf.coupon("without-coupon").revoked_at = None
+
+
+@breaks(of.an_order_has_one_workflow, "flagged")
+def nobody_can_clear_a_flag(shelf: Shelf) -> None:
+    shelf.change_run("flagged", status="COMPLETED")
+
+
 @breaks(OrderStatus.COUPON_ISSUED, "with-coupon", settled=False)
 def a_coupon_revoked_while_its_order_goes_on(shelf: Shelf) -> None:
     shelf.coupon("with-coupon").revoked_at = AT

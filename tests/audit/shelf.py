@@ -40,6 +40,8 @@ AT_REST = {
     "canceled": (*SENT, *GOODS_BACK, "PaymentRefunded", "OrderCanceled"),
     "canceled-early": ("OrderReceived", "OrderCanceling", "OrderCanceled"),
     "canceled-in-a-step": (*SENT[:2], "OrderCanceling", "CouponIssued", *WITHOUT_GOODS_BACK),
+    "flagged": (*SENT, *GOODS_BACK, "PaymentRefunded", "OrderCanceled", "AttentionRaised"),
+    "without-coupon": (*SENT[:2], "CouponWaived", *SENT[3:], "Delivered"),
     "stuck": STUCK,
     "skipped": (*STUCK, "CompensationSkipped", "OrderCanceled"),
 }
@@ -70,8 +72,9 @@ class Shelf:
     def add(self, name: str, timeline: tuple[str, ...]) -> None:
         """An order with this timeline, and all that it leaves in everybody's books."""
         happened, status = set(timeline), status_after(timeline)
-        stuck = status is OrderStatus.ORDER_CANCELING and "AttentionRaised" in happened
+        flagged = _latest(timeline, "", _FLAG) == "flagged"
         given_up = status is OrderStatus.ORDER_CANCELED
+        without_coupon = given_up or "CouponWaived" in happened
         coupon_id = f"coupon_{name}" if "CouponIssued" in happened else None
         changes = {"qty": QTY, "amount": AMOUNT, "user_id": USER, "product_id": PRODUCT, "started_at": AT}
         self.orders.append(an_order(name, AT, **changes))
@@ -82,7 +85,7 @@ class Shelf:
                 order_status=status,
                 pay_status=_latest(timeline, PayStatus.NOT_PAID, _PAY),
                 delivery_status=_latest(timeline, DeliveryStatus.NONE, _GOODS),
-                needs_attention=stuck,
+                needs_attention=flagged,
                 coupon_id=coupon_id,
                 version=len(timeline),
                 updated_at=AT,
@@ -110,7 +113,7 @@ class Shelf:
                     refunds=refunds,
                 )
             )
-        if coupon_id or given_up:  # given up before it was issued: a tombstone
+        if coupon_id or without_coupon:  # given up before it was issued: a tombstone
             self.coupons.append(
                 Coupon(
                     order_id=name,
@@ -118,7 +121,7 @@ class Shelf:
                     user_id=USER,
                     coupon_kind="Bronze",
                     issued_at=AT if coupon_id else None,
-                    revoked_at=AT if given_up or "CouponRevoked" in happened else None,
+                    revoked_at=AT if without_coupon or "CouponRevoked" in happened else None,
                 )
             )
         if "DeliveryStarted" in happened or given_up:
@@ -142,9 +145,9 @@ class Shelf:
         self.workflows.append(
             Workflow(
                 order_id=name,
-                status="COMPLETED" if ended else "RUNNING",
+                status="COMPLETED" if ended and not flagged else "RUNNING",
                 order_status=status,
-                needs_attention=stuck,
+                needs_attention=flagged,
             )
         )
         self._tell(name, timeline)
@@ -219,6 +222,7 @@ _GOODS = {
     "Delivered": DeliveryStatus.DELIVERED,
     "DeliveryCanceled": DeliveryStatus.CANCELED,
 }
+_FLAG = {"AttentionRaised": "flagged", "AttentionCleared": "", "CompensationSkipped": "", "CompensationRetried": ""}
 _TOLD = {
     "OrderPlaced": Paid,
     "PaymentDeclined": Declined,

@@ -7,12 +7,23 @@ from tests.audit.shelf import AT_REST, GOODS_BACK, SENT, STUCK, UNDER_WAY
 from tests.audit.timeline import impossible, status_after
 
 RETRIED = (*STUCK, "CompensationRetried", "PaymentRefunded", "OrderCanceled")
+WAIVED = (*SENT[:2], "CouponWaived")
+WITHOUT_COUPON = (*WAIVED, "DeliveryStarted", "StockAdjusted", "Delivered")
 FLAGGED = (*SENT, "AttentionRaised", "Delivered", "AttentionRaised")
 POSSIBLE = {
     **UNDER_WAY,
     **AT_REST,
     "retried": RETRIED,
     "flagged before and after it arrived": FLAGGED,
+    "canceled flagged, cleared": (*AT_REST["canceled"], "AttentionRaised", "AttentionCleared"),
+    "delivered without a coupon": WITHOUT_COUPON,
+    "waived while it was being issued": (*WAIVED, "CouponIssued", "DeliveryStarted", "CouponRevoked", "StockAdjusted"),
+    "revoked after it arrived": (*WAIVED, "CouponIssued", *WITHOUT_COUPON[3:], "CouponRevoked"),
+    "its revocation settled": (*WITHOUT_COUPON, "AttentionRaised", "CompensationRetried"),
+    "canceled without a coupon": (
+        *WITHOUT_COUPON[:-1],
+        *("OrderCanceling", "DeliveryCanceled", "StockRestored", "PaymentRefunded", "OrderCanceled"),
+    ),
     "a step that took effect and was never told of": ("OrderReceived", "OrderCanceling", "PaymentRefunded"),
 }
 
@@ -43,7 +54,14 @@ def test_what_the_saga_writes_is_possible(name: str) -> None:
         ((*SENT, "OrderCanceled"), "it was not being cancelled"),
         ((*SENT, *GOODS_BACK, "OrderCanceled"), "never undone are OrderPlaced"),
         ((*SENT, "Delivered", "OrderCanceling"), "nothing happens after Delivered"),
-        ((*AT_REST["canceled"], "AttentionRaised"), "nothing happens after OrderCanceled"),
+        ((*AT_REST["canceled"], "CouponRevoked"), "an undo comes after OrderCanceling"),
+        ((*SENT, "Delivered", "CouponRevoked"), "an undo comes after OrderCanceling"),
+        ((*SENT, "AttentionCleared"), "nothing to clear"),
+        ((*SENT[:3], "CouponWaived"), "only an order that waits for its coupon"),
+        ((*WAIVED, "StockAdjusted"), "the steps done before it are"),
+        ((*WAIVED, "DeliveryStarted", "CouponIssued"), "the steps done before it are"),
+        ((*WAIVED, "CouponWaived"), "only an order that waits for its coupon"),
+        ((*WAIVED, "PaymentRefunded"), "an undo comes after OrderCanceling"),
         ((*SENT, "Lost"), "no such event"),
     ],
 )
@@ -68,6 +86,8 @@ def test_only_the_undo_that_was_skipped_is_missing_with_reason() -> None:
         (STUCK, OrderStatus.ORDER_CANCELING),
         (RETRIED, OrderStatus.ORDER_CANCELED),
         (FLAGGED, OrderStatus.DELIVERED),
+        (WAIVED, OrderStatus.ORDER_PLACED),
+        ((*WAIVED, "CouponIssued"), OrderStatus.ORDER_PLACED),
         ((*SENT[:2], "OrderCanceling", "CouponIssued"), OrderStatus.ORDER_CANCELING),
         (AT_REST["declined-late"], OrderStatus.PAYMENT_DECLINED),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 from tests.replay.histories import story
 from tests.saga.conftest import PAYMENT_BUDGET, Saga, cancel, reads, under_way
 from tests.saga.world import Fail, Gate, LoseReply, Refuse
+from workflows.messages import FlagOrder, Resumed
 from workflows.order import OrderWorkflow
 from workflows.steps import DECLINES, SAGA, Step
 
@@ -41,7 +42,10 @@ class Path:
 
 def paths() -> list[Path]:
     """All of them. Names are unique."""
-    found = [*_through(), *_refused(), *_cancelled(), *_undone_with_trouble(), *_beside_the_saga()]
+    found = [
+        *(*_through(), *_refused(), *_cancelled(), *_undone_with_trouble()),
+        *(*_without_coupon(), *_taken_up_again(), *_beside_the_saga()),
+    ]
     names = [path.name for path in found]
     assert len(set(names)) == len(names), "two paths have one name"
     return found
@@ -56,7 +60,7 @@ def _through() -> Iterator[Path]:
         saga.world.script("complete_delivery", Refuse("delivery-canceled"))
         await _delivered(saga)
 
-    yield Path("delivered-arrival-refused", arrival_refused, ("failed complete_delivery", _END))
+    yield Path("delivered-arrival-refused", arrival_refused, ("failed complete_delivery", _CLEARED, _END))
 
     async def cancelled_too_late(saga: Saga) -> None:
         gate = Gate()
@@ -94,6 +98,14 @@ def _through() -> Iterator[Path]:
     )
     yield Path("deadline-then-cancelled", late_then_cancelled, ("timer fired", _ASKED, _END), skips_time=True)
 
+    async def late_again(saga: Saga) -> None:
+        await late(saga)
+        await saga.engine.clear_attention(saga.order.order_id, actor="kim", reason="the carrier is on strike")
+        await saga.let_pass(DELIVER_WITHIN + timedelta(minutes=1))
+        await saga.world.until(lambda world: world.events.count("AttentionRaised") == 2)
+
+    yield Path("deadline-cleared", late_again, ("timer fired", _CLEARED, "timer fired"), skips_time=True)
+
 
 def _refused() -> Iterator[Path]:
     """A step's answer is no, or makes no sense, or never comes."""
@@ -109,7 +121,7 @@ def _refused() -> Iterator[Path]:
             yield Path(
                 f"refused-{step.do}-{code}",
                 _scripted(step.do, Refuse(code)),
-                (f"failed {step.do}", f"completed {step.undo}", _END),
+                (f"failed {step.do}", f"completed {step.undo}", *([] if code in step.refusals else [_CLEARED]), _END),
             )
     for what, trouble in {"silent": Fail, "charged": LoseReply}.items():
 
@@ -117,12 +129,12 @@ def _refused() -> Iterator[Path]:
             saga.world.script("pay_order", *[trouble()] * 10_000)
             await saga.start()
             await saga.let_pass(PAYMENT_BUDGET + timedelta(minutes=5))
-            await saga.result()
+            await saga.over()
 
         yield Path(
             f"payment-budget-spent-{what}",
             out_of_time,
-            ("failed pay_order", "completed refund_payment", _END),
+            ("failed pay_order", "completed refund_payment", _CLEARED, _END),
             skips_time=True,
         )
 
@@ -263,6 +275,83 @@ def _undone_with_trouble() -> Iterator[Path]:
         )
 
 
+def _without_coupon() -> Iterator[Path]:
+    """An operator lets it go on without its coupon."""
+
+    async def marketing_away(saga: Saga) -> None:
+        await saga.go("marketing")
+        await saga.start()
+        await saga.world.until(reads("OrderPlaced"))
+        await _waive(saga)
+        await saga.world.until(reads("DeliveryStarted"))
+
+    async def delivered(saga: Saga) -> None:
+        await marketing_away(saga)
+        await saga.engine.delivered(saga.order.order_id)
+        await saga.world.until(reads("Delivered"))
+        await saga.come("marketing")
+        await saga.result()
+
+    async def cancelled(saga: Saga) -> None:
+        await marketing_away(saga)
+        await cancel(saga)
+        await saga.world.until(lambda world: world.state.pay_status == "Refunded")
+        await saga.come("marketing")
+        await saga.result()
+
+    async def during(saga: Saga) -> None:
+        gate = Gate()
+        saga.world.script("issue_coupon", gate)
+        await saga.start()
+        await gate.reached.wait()
+        await _waive(saga)
+        gate.opened.set()
+        await saga.world.until(lambda world: "CouponRevoked" in world.events)
+        await _until_open(saga)
+
+    withdrawn = (_WAIVED, "cancel requested issue_coupon")
+    yield Path("waived-while-marketing-is-away", delivered, (*withdrawn, "update delivered", "completed revoke_coupon"))
+    yield Path("waived-then-cancelled", cancelled, (*withdrawn, _ASKED, "completed refund_payment", _END))
+    yield Path("waived-while-it-is-issued", during, (*withdrawn, "completed issue_coupon", "completed revoke_coupon"))
+
+
+def _taken_up_again() -> Iterator[Path]:
+    """Its workflow was gone, or had ended; and it is flagged."""
+    for stage in (step.do for step in SAGA):
+        for undo in (False, True):
+
+            async def resumed(saga: Saga, stage: str = stage, undo: bool = undo) -> None:
+                gate = Gate()
+                saga.world.script(stage, gate)
+                await saga.start()
+                await gate.reached.wait()
+                await saga.handle.terminate()
+                gate.opened.set()
+                await gate.left.wait()
+                await saga.engine.resume(saga.order, _stands(saga, undo=undo))
+                await (saga.result() if undo else _until_open(saga))
+
+            ends = ("completed refund_payment", _END) if undo else (f"completed {stage}", "timer started")
+            yield Path(f"resumed-at-{stage}-to-{'be-undone' if undo else 'go-on'}", resumed, ends)
+
+    async def flagged(saga: Saga) -> None:
+        await _open(saga)
+        await _flag(saga)
+        await _flag(saga)
+        await saga.engine.delivered(saga.order.order_id)
+        await saga.over()
+
+    async def flagged_after_its_end(saga: Saga) -> None:
+        await _open(saga)
+        await cancel(saga)
+        await saga.handle.result()
+        await _flag(saga)
+        await saga.over()
+
+    yield Path("flagged", flagged, (_FLAGGED, _FLAGGED, "update delivered", _CLEARED, _END))
+    yield Path("flagged-after-its-end", flagged_after_its_end, (_FLAGGED, _CLEARED, _END))
+
+
 def _beside_the_saga() -> Iterator[Path]:
     """Status writes, those who wait for the payment, and what an earlier release had started."""
 
@@ -327,6 +416,9 @@ def _beside_the_saga() -> Iterator[Path]:
 _SENT = f"completed {SAGA[-1].do}"
 _END = "workflow execution completed"
 _ASKED = "update cancel"
+_CLEARED = "update clear_attention"
+_WAIVED = "update waive_coupon"
+_FLAGGED = "update flag"
 _REQUESTED = "workflow execution cancel requested"
 _WAITS = "update payment_known"
 _WAITING = 8  # below the engine's limit of updates in flight
@@ -362,17 +454,32 @@ async def _until_open(saga: Saga) -> None:
 async def _delivered(saga: Saga) -> None:
     await _open(saga)
     await saga.engine.delivered(saga.order.order_id)
-    await saga.result()
+    await saga.over()
 
 
 def _scripted(activity: str, *attempts: Refuse) -> Play:
     async def play(saga: Saga) -> None:
         saga.world.script(activity, *attempts)
         await saga.start()
-        await saga.result()
+        await saga.over()
 
     return play
 
 
 async def _settle(saga: Saga, step: Step, action: Any) -> None:
     await saga.engine.settle(saga.order.order_id, step=step.undo, action=action, actor="kim", reason="by hand")
+
+
+async def _waive(saga: Saga) -> None:
+    await saga.engine.waive_coupon(saga.order.order_id, actor="kim", reason="marketing is away")
+
+
+async def _flag(saga: Saga) -> None:
+    flag = FlagOrder(about="charge-of-another-amount", detail="")
+    await saga.engine.flag(saga.order, _stands(saga, undo=False), flag)
+
+
+def _stands(saga: Saga, *, undo: bool) -> Resumed:
+    """Where the order stands by its view and its timeline."""
+    done = [entry.type for entry in saga.world.timeline]
+    return Resumed(version=1 + len(done), state=saga.world.state, done=done, undo=undo)

@@ -81,7 +81,30 @@ class Saga:
         await self.stage.go(team)
 
     async def result(self) -> str:
-        """How the order ended."""
+        """How the order ended. One that is flagged stays open, for a person; that is how it ended then."""
+        ended = asyncio.create_task(self.handle.result())
+        flagged = asyncio.create_task(
+            self.world.until(lambda world: world.state.order_status.final and world.state.needs_attention)
+        )
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.wait([ended, flagged], return_when=asyncio.FIRST_COMPLETED)
+                return ended.result() if ended.done() else self.world.state.order_status
+        finally:
+            ended.cancel()
+            flagged.cancel()
+
+    @asynccontextmanager
+    async def patient(self) -> AsyncGenerator[None]:
+        """Waits for something that tells of itself, though not for ever."""
+        async with asyncio.timeout(PATIENCE):
+            yield
+
+    async def over(self) -> str:
+        """How the order ended, once an operator has cleared what it was flagged for and its workflow has ended."""
+        await self.result()
+        if self.world.state.needs_attention:
+            await self.engine.clear_attention(self.order.order_id, actor="kim", reason="seen to")
         async with asyncio.timeout(PATIENCE):
             return await self.handle.result()
 
@@ -164,6 +187,7 @@ async def order_of(
         stage.client,
         payment_budget=PAYMENT_BUDGET,
         delivery_deadline=timedelta(days=7),
+        order_link="https://desk.example/{orderId}",
         rpc_timeout=timedelta(seconds=20),
     )
     saga = Saga(environment, world, order, engine, stage)

@@ -7,11 +7,20 @@ the order waits for a team that has been asked something, for a person, or for n
 from dataclasses import dataclass, field
 from typing import Literal
 
-from workflows.steps import DECLINES, PAY_ORDER, SAGA, START_DELIVERY, Step
+from workflows.steps import DECLINES, ISSUE_COUPON, PAY_ORDER, SAGA, START_DELIVERY, Step
 
 Outcome = Literal["works", "fails", "loses reply", "refuses"]
-Answer = Literal["accepted", "too-late-to-cancel", "precondition-failed", "not-deliverable", "not-stuck"]
+Answer = Literal[
+    "accepted",
+    "too-late-to-cancel",
+    "precondition-failed",
+    "not-deliverable",
+    "not-stuck",
+    "not-waiting",
+    "not-flagged",
+]
 ARRIVAL = "complete_delivery"
+FINAL = ("Delivered", "PaymentDeclined", "OrderCanceled")
 _TEAM = {ARRIVAL: START_DELIVERY.queue} | {name: step.queue for step in SAGA for name in (step.do, step.undo)}
 _STEP = {name: step for step in SAGA for name in (step.do, step.undo)}
 
@@ -32,6 +41,9 @@ class OrderModel:
     status: str = "OrderReceived"
     reason: str | None = None
     delivered: bool = False
+    waived: bool = False
+    settled: set[str] = field(default_factory=set[str])
+    """The undos that nobody is asked for any more."""
     flagged: set[str] = field(default_factory=set[str])
     """Why it needs a person."""
 
@@ -42,7 +54,7 @@ class OrderModel:
 
     @property
     def over(self) -> bool:
-        return not self.asked and not self.stuck and self.status in ("Delivered", "PaymentDeclined", "OrderCanceled")
+        return not self.asked and not self.flagged and self.status in FINAL
 
     @property
     def under_way(self) -> bool:
@@ -67,8 +79,11 @@ class OrderModel:
     def _done(self, step: Step, outcome: Outcome, code: str) -> None:
         if outcome in ("works", "loses reply"):
             self.standing.add(step.do)
+        waived = self.waived and step is ISSUE_COUPON and self.reason is None
         if outcome == "works":
             self.events.append(step.done)
+        elif waived:
+            pass
         elif outcome == "refuses" and step is PAY_ORDER and code in DECLINES:
             self._end("PaymentDeclined")
             return
@@ -80,19 +95,26 @@ class OrderModel:
             return  # it is repeated
         if self.reason is not None:
             self._undo_all()
+        elif waived:
+            self._go_on_without_coupon()
         else:
+            self.status = str(step.achieved(_Coupon).get("order_status", self.status))
             self._next(step)
+
+    def _go_on_without_coupon(self) -> None:
+        self.asked.add(ISSUE_COUPON.undo)
+        self._next(ISSUE_COUPON)
 
     def _next(self, step: Step) -> None:
         self.asked.remove(step.do)
-        self.status = str(step.achieved(_Coupon).get("order_status", self.status))
         if step is not SAGA[-1]:
             following = SAGA[SAGA.index(step) + 1]
             self.begun.append(following)
             self.asked.add(following.do)
 
     def _undo_all(self) -> None:
-        self.asked = {step.undo for step in self.begun}
+        self.asked = {step.undo for step in self.begun} - self.settled - self.stuck
+        self._see_whether_undone()
 
     def _undone(self, step: Step, outcome: Outcome) -> None:
         if outcome in ("works", "loses reply"):
@@ -109,7 +131,11 @@ class OrderModel:
 
     def _settled(self, undo: str) -> None:
         self.asked.discard(undo)
-        if not self.asked and not self.stuck:
+        self.settled.add(undo)
+        self._see_whether_undone()
+
+    def _see_whether_undone(self) -> None:
+        if self.status == "OrderCanceling" and not self.asked and not self.stuck:
             self._end("OrderCanceled")
 
     def _arrived(self, outcome: Outcome, code: str) -> None:
@@ -127,14 +153,14 @@ class OrderModel:
             return "too-late-to-cancel"
         if version == "stale":
             return "precondition-failed"
-        if self.delivered:
+        if self.status in FINAL:
             return "too-late-to-cancel"
         self._cancel("customer")
         return "accepted"
 
     def request_cancellation(self) -> None:
         """An operator presses *Request Cancellation*: nobody answers."""
-        if not self.over and not self.delivered:
+        if self.status not in FINAL:
             self._cancel("operator")
 
     def deliver(self) -> Answer:
@@ -161,6 +187,26 @@ class OrderModel:
             self._settled(undo)
         return "accepted"
 
+    def waive(self) -> Answer:
+        """An operator lets it go on without its coupon."""
+        if self.over or not (self.waived or (ISSUE_COUPON.do in self.asked and self.reason is None)):
+            return "not-waiting"
+        if not self.waived:
+            self.waived = True
+            self.events.append("CouponWaived")
+            # What marketing is busy with is awaited; what nobody has begun is withdrawn.
+            if ISSUE_COUPON.do not in self.held:
+                self._go_on_without_coupon()
+        return "accepted"
+
+    def clear(self) -> Answer:
+        """An operator has seen to what it was flagged for."""
+        if not self.flagged - self.stuck:
+            return "not-flagged"
+        self.flagged &= self.stuck
+        self.events.append("AttentionCleared")
+        return "accepted"
+
     def _cancel(self, reason: str) -> None:
         if self.reason is not None:
             return
@@ -168,7 +214,7 @@ class OrderModel:
         self.status = "OrderCanceling"
         self.events.append("OrderCanceling")
         # What a team is busy with is awaited; what nobody has begun is withdrawn.
-        if not self.held:
+        if not any(step.do in self.held for step in SAGA):
             self._undo_all()
 
     def _flag(self, about: str) -> None:

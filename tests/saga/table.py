@@ -37,7 +37,7 @@ WRAP_GIFT = replace(
     undo="unwrap_gift",
     summary=_wrapping,
     # The shop has no words for it; nothing else in these tests says these.
-    done=EventType.ATTENTION_CLEARED,
+    done=EventType.COUPON_WAIVED,
     undone=EventType.DELIVERED,
     achieved=_nothing,
     reverted={},

@@ -20,12 +20,12 @@ from temporalio.testing import WorkflowEnvironment
 
 from services.shared.errors import Refused
 from tests.saga.conftest import Saga, cancel, order_of
-from tests.saga.model import Answer, OrderModel, Outcome
+from tests.saga.model import FINAL, Answer, OrderModel, Outcome
 from tests.saga.stage import LANES, Stage, street
 from tests.saga.world import Ending, Fail, LoseReply, Refuse, World
 from workflows import steps
 from workflows.client import PreconditionFailed
-from workflows.steps import DECLINES, PAY_ORDER, SAGA
+from workflows.steps import DECLINES, ISSUE_COUPON, PAY_ORDER, SAGA
 
 EXAMPLES = int(os.environ.get("SAGA_EXAMPLES", "0"))
 SETTLING_SECONDS = 30
@@ -44,9 +44,24 @@ actions = st.one_of(
     st.tuples(st.just("deliver")),
     st.tuples(st.just("settle"), st.sampled_from(undos), st.sampled_from(["retry", "skip"])),
     st.tuples(st.just("team"), st.sampled_from(teams)),
+    st.tuples(st.just("waive")),
+    st.tuples(st.just("clear")),
+)
+# Marketing is away or busy, and an operator lets the order go on without it.
+without_coupon = st.tuples(
+    st.sampled_from([[("team", "marketing")], []]), st.integers(0, 4), st.sampled_from([[("team", "marketing")], []])
+).map(
+    lambda told: [
+        *told[0],
+        ("answer", 0, "works", ""),
+        ("waive",),
+        *[("answer", 0, "works", "")] * told[1],
+        *told[2],
+    ]
 )
 openings = st.one_of(
     *[st.integers(0, len(SAGA)).map(lambda steps: [("answer", 0, "works", "")] * steps)] * 5,
+    *[without_coupon] * 2,
     st.sampled_from(sorted(DECLINES)).map(lambda code: [("answer", 0, "refuses", code)]),
 )
 stories = st.tuples(
@@ -148,6 +163,12 @@ class _Telling:
             await self._same(model.deliver(), self.saga.engine.delivered(self.saga.order.order_id))
         elif what == "settle":
             await self._settle(*how)
+        elif what == "waive":
+            waived = self.saga.engine.waive_coupon(self.saga.order.order_id, actor="kim", reason="marketing is away")
+            await self._same(model.waive(), waived)
+        elif what == "clear":
+            cleared = self.saga.engine.clear_attention(self.saga.order.order_id, actor="kim", reason="seen to")
+            await self._same(model.clear(), cleared)
         elif what == "team" and how[0] in model.away:
             model.away.remove(how[0])
             await self.saga.come(how[0])
@@ -161,11 +182,13 @@ class _Telling:
         model = self.model
         for team in [*model.away]:
             await self.act("team", team)
-        while not model.over and not (model.under_way and not delivers):
+        while not model.over and not (model.under_way and not delivers and not model.asked and not model.stuck):
             for undo in [*model.stuck]:
                 await self.act("settle", undo, settles)
-            if model.under_way:
+            if model.under_way and delivers:
                 await self.act("deliver")
+            if model.status in FINAL and model.flagged - model.stuck:
+                await self.act("clear")
             await self.act("answer", 0, "works", "")
         await self._ended()
         if model.over:
@@ -200,6 +223,10 @@ class _Telling:
             await world.until(lambda world: world.events == model.events)
         everything, none = {step.do for step in SAGA}, set[str]()
         goes_through = model.status in ("Delivered", "DeliveryStarted")
+        if goes_through and model.waived and ISSUE_COUPON.do not in self.skipped:
+            everything -= {ISSUE_COUPON.do}
+        elif goes_through and model.waived:
+            everything = everything - {ISSUE_COUPON.do} | (model.standing & {ISSUE_COUPON.do})
         assert world.standing == model.standing == (everything if goes_through else self.skipped & model.standing)
         assert world.repeated == none
         state = world.state

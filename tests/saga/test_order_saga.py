@@ -16,7 +16,8 @@ from tests.saga.situations import completed
 from tests.saga.world import Fail, Gate, LoseReply, Refuse
 from workflows import steps
 from workflows.client import CUSTOMER_ID, PRODUCT_ID, NotDeliverable, NotStuck, TooLate
-from workflows.journal import NEEDS_ATTENTION, ORDER_STATUS
+from workflows.journal import CANCEL_REASON, CANCELING_SINCE, NEEDS_ATTENTION, ORDER_STATUS
+from workflows.messages import FlagOrder, Resumed
 from workflows.steps import COMPENSATION_ORDER, SAGA
 
 ALL = {step.do for step in SAGA}
@@ -327,6 +328,8 @@ async def test_an_operator_understands_an_order_in_the_web_ui(saga: Saga) -> Non
     waiting = await _details(saga)
     assert "**CouponIssued** · gram × 1 · 9,000,000원 · Paid" in waiting
     assert "waits for: `start_delivery` of team **delivery**, since 2" in waiting
+    assert "to undo the order: update `cancel`" in waiting
+    assert f"[{saga.order.order_id}](https://desk.example/{saga.order.order_id})" in waiting
     order = await saga.handle.describe()
     assert await order.static_summary() == "gram × 1 · 9,000,000원 · goodman"
     attributes = order.typed_search_attributes
@@ -334,12 +337,41 @@ async def test_an_operator_understands_an_order_in_the_web_ui(saga: Saga) -> Non
     assert attributes[CUSTOMER_ID] == "goodman"
     assert attributes[PRODUCT_ID] == "2001"
     assert attributes[NEEDS_ATTENTION] is False
+    assert CANCELING_SINCE not in attributes
     await cancel(saga)
     await saga.world.until(lambda world: world.state.needs_attention)
     stuck = await _details(saga)
-    assert "**needs attention** revoke_coupon: refused" in stuck
-    assert "to settle: update `settle`" in stuck
-    assert (await saga.handle.describe()).typed_search_attributes[NEEDS_ATTENTION] is True
+    assert "canceled by: customer (goodman)" in stuck
+    assert r"**needs attention** revoke\_coupon: refused: refused" in stuck
+    assert r"last error: revoke\_coupon: refused: refused" in stuck
+    assert '- to settle: update `settle` `{"undo": "revoke_coupon", "action": "retry"' in stuck
+    assert "waits for: an operator's `settle` of `revoke_coupon`, since 2" in stuck
+    assert "to undo the order" not in stuck
+    attributes = (await saga.handle.describe()).typed_search_attributes
+    assert attributes[NEEDS_ATTENTION] is True
+    assert attributes[CANCEL_REASON] == "customer"
+    [canceling] = [entry for entry in saga.world.timeline if entry.type == "OrderCanceling"]
+    assert abs(attributes[CANCELING_SINCE] - canceling.at) < timedelta(seconds=1)  # the index drops microseconds
+
+
+async def test_an_operator_is_told_how_to_go_on_without_marketing_and_how_to_clear_a_flag(saga: Saga) -> None:
+    await saga.go("marketing")
+    await saga.start()
+    await saga.world.until(reads("OrderPlaced"))
+    assert '- to deliver without a coupon: update `waive_coupon` `{"actor": "your name"' in await _details(saga)
+    await saga.engine.waive_coupon(saga.order.order_id, actor="kim", reason="away")
+    await saga.world.until(reads("DeliveryStarted"))
+    assert "waive_coupon" not in await _details(saga)
+    state = saga.world.state
+    resumed = Resumed(version=1 + len(saga.world.timeline), state=state, done=[], undo=False)
+    flag = FlagOrder(about="odd-charge", detail="see [here](javascript:alert(1)) # **now**\n- not a line")
+    await saga.engine.flag(saga.order, resumed, flag)
+    flagged = await _details(saga)
+    assert "waits for: the carrier's *Delivered*, since 2" in flagged
+    assert "waits for: `revoke_coupon` of team **marketing**, since 2" in flagged
+    told = r"**needs attention** odd-charge: see \[here\](javascript:alert(1)) \# \*\*now\*\* - not a line"
+    assert told in flagged
+    assert '- once it is seen to: update `clear_attention` `{"actor": "your name"' in flagged
 
 
 async def _details(saga: Saga) -> str:

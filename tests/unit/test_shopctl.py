@@ -1,5 +1,6 @@
 """The command line says what the shop said, to people and to programs, and its exit status tells how it went."""
 
+import getpass
 import json
 import os
 import signal
@@ -55,6 +56,8 @@ def fake() -> Generator[FakeShop]:
         fake.will(f"GET /orders/{ORDER_ID}/events", {"items": [EVENT]})
         fake.will(f"POST /orders/{ORDER_ID}/cancel", Reply(202, ORDER))
         fake.will(f"POST /orders/{ORDER_ID}/settlements", Reply(202, ORDER))
+        fake.will(f"POST /orders/{ORDER_ID}/waivers", Reply(202, ORDER))
+        fake.will(f"POST /orders/{ORDER_ID}/clearances", Reply(202, ORDER))
         fake.will(f"POST /deliveries/{ORDER_ID}/events", Reply(202, {"orderId": ORDER_ID}))
         yield fake
 
@@ -102,6 +105,24 @@ def shopctl(fake: FakeShop, *arguments: str) -> Result:
             f"POST /orders/{ORDER_ID}/settlements",
             "operator:op",
             {"step": "refund_payment", "action": "skip", "reason": "by hand"},
+        ),
+        (
+            ["cancel", ORDER_ID, "--reason", "lost at sea"],
+            f"POST /orders/{ORDER_ID}/cancel",
+            f"operator:{getpass.getuser()}",
+            {"reason": "lost at sea"},
+        ),
+        (
+            ["waive", ORDER_ID, "--reason", "away", "--as", "op"],
+            f"POST /orders/{ORDER_ID}/waivers",
+            "operator:op",
+            {"reason": "away"},
+        ),
+        (
+            ["clear", ORDER_ID, "--reason", "seen to", "--as", "op"],
+            f"POST /orders/{ORDER_ID}/clearances",
+            "operator:op",
+            {"reason": "seen to"},
         ),
         (
             ["deliver", ORDER_ID, "--as", "cj"],

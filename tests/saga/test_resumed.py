@@ -1,0 +1,165 @@
+"""An order whose workflow is gone, because somebody terminated it or the engine lost it, is taken up again."""
+
+import pytest
+from temporalio.client import WorkflowExecutionStatus
+
+from tests.saga.conftest import Saga, assert_clean_slate, cancel, reads, under_way
+from tests.saga.test_operators import FLAG
+from tests.saga.world import Gate, Refuse
+from workflows.client import TooLate
+from workflows.messages import Resumed
+from workflows.steps import SAGA
+
+ALL = {step.do for step in SAGA}
+STAGES = [step.do for step in SAGA]
+
+
+def as_it_stands(saga: Saga, *, undo: bool) -> Resumed:
+    """What the view and the timeline tell."""
+    done = [entry.type for entry in saga.world.timeline]
+    return Resumed(version=1 + len(done), state=saga.world.state, done=done, undo=undo)
+
+
+async def terminated_at(saga: Saga, stage: str, *, late: bool) -> None:
+    """Its workflow ends while a team is busy with a step, which takes effect all the same if it is `late`."""
+    gate = Gate(late=late, then=None if late else Refuse("cut off"))
+    saga.world.script(stage, gate)
+    await saga.start()
+    await gate.reached.wait()
+    before = STAGES.index(stage)
+    if before:  # the worker writes it beside the next step
+        await saga.world.until(lambda world: len(world.timeline) >= 1)
+    await saga.handle.terminate("by mistake")
+    gate.opened.set()
+    await gate.left.wait()
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before the effect", "after the effect"])
+@pytest.mark.parametrize("stage", STAGES)
+async def test_what_a_terminated_workflow_left_behind_is_undone(saga: Saga, stage: str, late: bool) -> None:
+    await terminated_at(saga, stage, late=late)
+    await saga.engine.resume(saga.order, as_it_stands(saga, undo=True))
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, "operator")
+    assert saga.world.repeated == set()
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before the effect", "after the effect"])
+@pytest.mark.parametrize("stage", STAGES)
+async def test_an_order_that_the_engine_lost_goes_on_where_it_stood(saga: Saga, stage: str, late: bool) -> None:
+    await terminated_at(saga, stage, late=late)
+    resumed = as_it_stands(saga, undo=False)
+    await saga.engine.resume(saga.order, resumed)
+    await saga.world.until(reads("DeliveryStarted"))
+    assert saga.world.standing == ALL
+    assert saga.world.repeated == set()
+    assert len(saga.world.events) == len(set(saga.world.events)), "nothing is told twice"
+    for step in SAGA:
+        if step.done in resumed.done:
+            assert saga.world.calls.count(step.do) == 1, "what is known to be done is not asked for again"
+    await saga.engine.delivered(saga.order.order_id)
+    assert await saga.result() == "Delivered"
+
+
+async def test_an_order_under_way_that_is_terminated_is_undone(saga: Saga) -> None:
+    await under_way(saga)
+    await saga.handle.terminate()
+    await saga.engine.resume(saga.order, as_it_stands(saga, undo=True))
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, "operator")
+
+
+@pytest.mark.parametrize("undo", [True, False])
+async def test_an_order_that_was_being_cancelled_is_undone_to_its_end(saga: Saga, undo: bool) -> None:
+    gate = Gate()
+    saga.world.script("cancel_delivery", gate)
+    await under_way(saga)
+    await cancel(saga)
+    await gate.reached.wait()
+    await saga.world.until(lambda world: "CouponRevoked" in world.events)
+    await saga.handle.terminate()
+    gate.opened.set()
+    await gate.left.wait()
+    await saga.engine.resume(saga.order, as_it_stands(saga, undo=undo))
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, "customer")
+    assert saga.world.events.count("OrderCanceling") == saga.world.events.count("CouponRevoked") == 1
+
+
+async def test_a_stuck_order_is_still_flagged_when_it_is_taken_up(saga: Saga) -> None:
+    saga.world.script("refund_payment", Refuse("refused"))
+    await under_way(saga)
+    await cancel(saga)
+    await saga.world.until(lambda world: world.state.needs_attention and world.standing == {"pay_order"})
+    await saga.handle.terminate()
+    await saga.engine.resume(saga.order, as_it_stands(saga, undo=True))
+    assert await saga.result() == "OrderCanceled"
+    assert saga.world.state.needs_attention
+    assert await saga.over() == "OrderCanceled"
+    assert_clean_slate_but_cleared(saga)
+
+
+def assert_clean_slate_but_cleared(saga: Saga) -> None:
+    assert saga.world.standing == set()
+    assert not saga.world.state.needs_attention
+
+
+async def test_one_without_coupon_goes_on_without(saga: Saga) -> None:
+    await saga.go("marketing")
+    await saga.start()
+    await saga.world.until(reads("OrderPlaced"))
+    await saga.engine.waive_coupon(saga.order.order_id, actor="kim", reason="away")
+    await saga.world.until(reads("DeliveryStarted"))
+    await saga.handle.terminate()
+    await saga.engine.resume(saga.order, as_it_stands(saga, undo=False))
+    await saga.come("marketing")
+    await saga.engine.delivered(saga.order.order_id)
+    assert await saga.result() == "Delivered"
+    assert saga.world.standing == ALL - {"issue_coupon"}
+    assert "issue_coupon" in saga.world.tombstones
+
+
+async def test_an_order_that_runs_or_has_come_to_its_own_end_is_left_alone(saga: Saga) -> None:
+    await under_way(saga)
+    early = as_it_stands(saga, undo=True)
+    await saga.engine.resume(saga.order, early)
+    assert (await saga.handle.describe()).status == WorkflowExecutionStatus.RUNNING
+    assert "OrderCanceling" not in saga.world.events
+    await saga.engine.delivered(saga.order.order_id)
+    assert await saga.result() == "Delivered"
+    async with saga.patient():
+        await saga.handle.result()
+    await saga.engine.resume(saga.order, early)
+    assert (await saga.handle.describe()).status == WorkflowExecutionStatus.COMPLETED
+    with pytest.raises(TooLate):  # it was read a moment before it ended
+        await saga.engine.flag(saga.order, early, FLAG)
+
+
+@pytest.mark.parametrize("end", ["Delivered", "OrderCanceled"])
+async def test_an_order_that_has_ended_is_taken_up_to_be_flagged_until_it_is_cleared(saga: Saga, end: str) -> None:
+    await under_way(saga)
+    await (saga.engine.delivered(saga.order.order_id) if end == "Delivered" else cancel(saga))
+    async with saga.patient():
+        assert await saga.handle.result() == end
+    standing, calls = saga.world.standing, [*saga.world.calls]
+    await saga.engine.flag(saga.order, as_it_stands(saga, undo=False), FLAG)
+    await saga.world.until(lambda world: world.state.needs_attention)
+    assert saga.world.state.order_status == end
+    assert (await saga.handle.describe()).status == WorkflowExecutionStatus.RUNNING
+    assert await saga.over() == end
+    assert saga.world.standing == standing
+    done_again = {name for name in saga.world.calls[len(calls) :] if name not in ("record_status", "take_turn")}
+    assert done_again <= {"complete_delivery"}, "nothing is done or undone for it"
+
+
+async def test_a_workflow_tells_its_whole_journal_also_after_its_end(saga: Saga) -> None:
+    await under_way(saga)
+    await saga.world.until(lambda world: len(world.timeline) == 4)
+    told = await saga.engine.journal(saga.order.order_id)
+    assert (told.state, told.timeline) == (saga.world.state, saga.world.timeline)
+    await cancel(saga)
+    async with saga.patient():
+        await saga.handle.result()
+    told = await saga.engine.journal(saga.order.order_id)
+    assert (told.state, told.timeline) == (saga.world.state, saga.world.timeline)
+    assert told.state.order_status == "OrderCanceled"
