@@ -6,6 +6,8 @@ from tests.faults.mutants.runs import SHORT
 _ORDER = "workflows/order.py"
 _LOST = "faults/test_lost_decisions.py::test_what_is_written_down_is_decided_for_good"
 _SAGA = "saga/test_order_saga.py::"
+_OPERATORS = "saga/test_operators.py::"
+_RESUMED = "saga/test_resumed.py::"
 _SITUATION = "saga/test_every_situation.py::test_an_order_ends_with_all_effects_or_none[steady-"
 
 SAGA = (
@@ -133,5 +135,68 @@ SAGA = (
             ),
         ),
         proofs=(Tests.of(f"{_SAGA}test_delivered_and_cancelled_cannot_both_win"),),
+    ),
+    Mutant(
+        name="a waived coupon is revoked",
+        guards="an order that goes on without its coupon has none, whatever an attempt did that the engine gave up",
+        edits=(
+            Edit(
+                file=_ORDER,
+                old="            self._begin_undo(step)  # an attempt may have issued it all the same, or still may\n",
+                new="            pass\n",
+            ),
+        ),
+        proofs=(
+            Tests.of(f"{_OPERATORS}test_a_coupon_that_is_just_being_issued_while_it_is_waived_is_revoked"),
+            Tests.of(
+                f"{_OPERATORS}test_an_order_whose_coupon_is_waived_is_delivered_while_marketing_is_away_and_never_gets_one"
+            ),
+        ),
+    ),
+    Mutant(
+        name="a flagged order stays open",
+        guards="what an order was flagged for can be cleared, and is found until then",
+        edits=(
+            Edit(
+                file=_ORDER,
+                old='if not self._attention or not workflow.patched("flagged-orders-stay-open"):',
+                new="if True:",
+            ),
+        ),
+        proofs=(Tests.of(f"{_OPERATORS}test_an_order_that_ended_flagged_stays_open_until_a_person_has_seen_to_it"),),
+    ),
+    Mutant(
+        name="a resumed order knows what is done",
+        guards="nothing is told twice, and what is known to be done is not asked for again",
+        edits=(
+            Edit(
+                file=_ORDER,
+                old="self._begun = [step for step in steps.SAGA if step.done in self._earlier]",
+                new="self._begun = list[Step]()",
+            ),
+        ),
+        proofs=(
+            Tests.of(
+                f"{_RESUMED}test_an_order_that_the_engine_lost_goes_on_where_it_stood[adjust_stock-after the effect]"
+            ),
+        ),
+    ),
+    Mutant(
+        name="an order that came to its own end is not taken up",
+        guards="an order that was read a moment before its end is not undone after it",
+        edits=(
+            Edit(
+                file="workflows/client.py",
+                old="self._options(order, resumed, reuse=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY)",
+                new="self._options(order, resumed, reuse=WorkflowIDReusePolicy.ALLOW_DUPLICATE)",
+            ),
+        ),
+        proofs=(Tests.of(f"{_RESUMED}test_an_order_that_runs_or_has_come_to_its_own_end_is_left_alone"),),
+    ),
+    Mutant(
+        name="a terminated order is undone",
+        guards="nothing stays of an order whose workflow somebody terminated",
+        edits=(Edit(file=_ORDER, old="if not canceling and not resumed.undo:", new="if not canceling:"),),
+        proofs=(Tests.of(f"{_RESUMED}test_an_order_under_way_that_is_terminated_is_undone"),),
     ),
 )
