@@ -115,11 +115,16 @@ class Shop:
     async def open(self, supervisor: Supervisor) -> None:
         """Start everything; what needs nothing of one another starts at once."""
         await together(
-            supervisor.start(self.temporal()),
+            self.open_engine(supervisor),
             supervisor.start(self.payments()),
             self.open_databases(supervisor),
         )
         await together(supervisor.start(*map(self.worker, TEAMS)), supervisor.start(self.api()))
+
+    async def open_engine(self, supervisor: Supervisor) -> None:
+        """Start the engine, and give one that an earlier release had started what it lacks."""
+        await supervisor.start(self.temporal())
+        await supervisor.finish(self._python("namespace", "-m", "deploy.namespace"))
 
     async def open_databases(self, supervisor: Supervisor) -> None:
         """Bring each team's database up to date, those on a MariaDB server of the shop's own after starting it.
@@ -142,6 +147,7 @@ class Shop:
 
     def temporal(self) -> Program:
         binary = Path(sys.executable).with_name("temporal")
+        # A new one has them from the beginning: what is added later it comes to know within a minute.
         attributes = [f"--search-attribute={name}={kind}" for name, kind in SEARCH_ATTRIBUTES.items()]
         return Program(
             name="temporal",

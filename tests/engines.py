@@ -1,7 +1,7 @@
 """The engines that tests run on: the real server, and one that skips time. Both are this process's own."""
 
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,20 @@ _KEYS: dict[str, Callable[[str], SearchAttributeKey[Any]]] = {
 
 @asynccontextmanager
 async def real_engine(
-    *, identity: str | None = None, namespaces: Iterable[str] = ()
+    *,
+    identity: str | None = None,
+    namespaces: Iterable[str] = (),
+    attributes: Mapping[str, str] = SEARCH_ATTRIBUTES,
 ) -> AsyncGenerator[WorkflowEnvironment]:
     """The real server: what happens when a cancel meets a completion is its doing, and the test server's differs.
 
     `identity` is what histories call its client and workers; otherwise they are called by process and machine.
-    Besides `default` it has these `namespaces`, each as good as a server of its own.
+    Besides `default` it has these `namespaces`, each as good as a server of its own; all with the search `attributes`.
     """
-    attributes = [_KEYS[kind](name) for name, kind in SEARCH_ATTRIBUTES.items()]
     async with await WorkflowEnvironment.start_local(  # pyright: ignore[reportUnknownMemberType]  (the SDK's type)
         dev_server_existing_path=_binary("temporal"),
         data_converter=pydantic_data_converter,
-        search_attributes=attributes,
+        search_attributes=[_KEYS[kind](name) for name, kind in attributes.items()],
         dev_server_log_level="error",
         dev_server_extra_args=[part for name in namespaces for part in ("--namespace", name)],
         identity=identity,
