@@ -51,6 +51,14 @@ class Intent:
 
 
 @dataclass(frozen=True)
+class Refund:
+    """What was given back of an intent's charge."""
+
+    intent_id: str
+    amount: int
+
+
+@dataclass(frozen=True)
 class StoredAnswer:
     """What was answered under an idempotency key, and to which request."""
 
@@ -137,6 +145,11 @@ class Ledger:
         """Give back this much of the charge; more than was charged fails."""
         self._database.execute("INSERT INTO refunds VALUES (?, ?, ?)", (refund_id, intent_id, amount))
         self._database.execute("UPDATE intents SET refunded = refunded + ? WHERE id = ?", (amount, intent_id))
+
+    def find_refund(self, refund_id: str) -> Refund | None:
+        """A refund, if there is one."""
+        row = self._database.execute("SELECT intent_id, amount FROM refunds WHERE id = ?", (refund_id,)).fetchone()
+        return row and Refund(*row)
 
     def count_try(self, subject: str) -> int:
         """Which try this is, counted from 1."""

@@ -61,6 +61,7 @@ class Simulator:
         app.router.add_post("/v1/payment_intents/{id}/confirm", self.confirm_intent)
         app.router.add_post("/v1/payment_intents/{id}/cancel", self.cancel_intent)
         app.router.add_post("/v1/refunds", self.refund)
+        app.router.add_get("/v1/refunds/{id}", self.show_refund)
         app.router.add_get("/ledger", self.show_ledger)
         app.router.add_get("/healthz", self.show_health)
         return app
@@ -130,6 +131,13 @@ class Simulator:
 
     async def show_intent(self, request: web.Request) -> web.Response:
         return response(intent_shown(self._named_intent(request.match_info["id"])))
+
+    async def show_refund(self, request: web.Request) -> web.Response:
+        refund_id = request.match_info["id"]
+        found = self._ledger.find_refund(refund_id)
+        if found is None:
+            raise NotExecuted(error(404, "invalid_request_error", f"No such refund: '{refund_id}'", "resource_missing"))
+        return response(refund_shown(refund_id, self._ledger.intent(found.intent_id), found.amount))
 
     async def show_ledger(self, _request: web.Request) -> web.Response:
         return web.json_response({"items": self._ledger.totals()})

@@ -23,6 +23,7 @@ T = TypeVar("T")
 stripe.enable_telemetry = False  # it would leave a file in the home directory and time every call
 
 _NOW = stripe.RequestOptions()
+_REFUND_FAILED = ("failed", "canceled")
 _UNEXPECTED_STATE = "payment_intent_unexpected_state"
 # 401 and 403: a wrong or withdrawn key is a fault of ours that is put right; no order must be undone for it.
 _TRANSIENT_STATUSES = frozenset({401, 403, 408, 409, 429})
@@ -206,14 +207,20 @@ class StripeProvider(PaymentProvider):
         with _faults_named(order_id):
             try:
                 refund = await _ask_by_key(f"{order_id}:refund", ask, stale=stale)
+                if _is_stored(refund):
+                    refund = await self._refunds.retrieve_async(refund.id)  # it was as it was then
+                    if refund.status in _REFUND_FAILED:
+                        refund = await ask(_NOW)
             except (stripe.InvalidRequestError, stripe.CardError) as error:
                 if error.code == "charge_already_refunded":
                     return
                 if _is_transient(error):
                     raise
                 raise RefundRefused(_told(order_id, error)) from error
-        if refund.status in ("failed", "canceled"):
+        if refund.status in _REFUND_FAILED:
             raise RefundRefused(f"{order_id}: the refund {refund.id} is {refund.status}")
+        if refund.status != "succeeded":  # the money is on its way, and may come back
+            raise ProviderUnavailable(f"{order_id}: the refund {refund.id} is {refund.status}")
 
     async def close(self) -> None:
         await self._transport.close_async()
@@ -270,6 +277,11 @@ async def _ask_by_key(
         if "idempotent-replayed" not in (error.headers or {}):
             raise
     return await ask(_NOW)
+
+
+def _is_stored(answer: stripe.StripeObject) -> bool:
+    """Whether a key gave an answer of an earlier request."""
+    return answer.last_response is not None and "idempotent-replayed" in (answer.last_response.headers or {})
 
 
 @contextmanager

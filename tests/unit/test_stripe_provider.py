@@ -6,7 +6,8 @@ import logging
 import socket
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -435,6 +436,44 @@ async def test_a_refund_that_fails_at_once_is_refused() -> None:
 
     async with provider_answered_by(answer) as provider:
         with pytest.raises(RefundRefused):
+            await refunded(provider, "pi_1")
+
+
+@pytest.mark.parametrize("status", ["pending", "requires_action"])
+async def test_a_refund_that_is_on_its_way_is_not_done(status: str) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"id": "re_1", "object": "refund", "status": status})
+
+    async with provider_answered_by(answer) as provider:
+        with pytest.raises(ProviderUnavailable):
+            await refunded(provider, "pi_1")
+
+
+async def of_yesterday(request: web.Request, *, now: str, new: str) -> web.Response:
+    """The key answers with a refund that was pending then; it is `now` something else, and a `new` one is, too."""
+    refund = {"id": "re_1", "object": "refund", "status": "pending"}
+    if request.method == "GET":
+        assert request.path == "/v1/refunds/re_1"
+        return web.json_response({**refund, "status": now})
+    if request.headers["Idempotency-Key"] == "order_1:refund":
+        return web.json_response(refund, headers={"Idempotent-Replayed": "true"})
+    return web.json_response({"id": "re_2", "object": "refund", "status": new})
+
+
+@pytest.mark.parametrize(
+    ("now", "new", "raised"),
+    [
+        ("succeeded", "never asked for", None),
+        ("pending", "never asked for", ProviderUnavailable),
+        ("failed", "succeeded", None),
+        ("canceled", "failed", RefundRefused),
+    ],
+)
+async def test_a_refund_of_an_earlier_attempt_counts_for_what_it_is_now_and_is_asked_for_anew_if_it_failed(
+    now: str, new: str, raised: type[Exception] | None
+) -> None:
+    async with provider_answered_by(partial(of_yesterday, now=now, new=new)) as provider:
+        with nullcontext() if raised is None else pytest.raises(raised):
             await refunded(provider, "pi_1")
 
 
