@@ -50,10 +50,15 @@ def details(order: PlaceOrder, state: OrderState, now: Situation) -> str:
     amount = format_amount(order.amount, order.currency)
     lines = [
         f"**{state.order_status}** · {plain(order.product_name)} × {order.qty} · {amount} · {state.pay_status}",
+        "",  # else the Web UI takes what follows for more of the same line
         *(f"- waits for: {waiting}" for waiting in now.waiting),
         *([f"- canceled by: {_canceled_by(now.cancel)}"] if now.cancel else []),
         *(f"- **needs attention** {plain(why)}" for why in now.attention.values()),
-        *([f"- last error: {plain(now.last_error)}"] if now.last_error else []),
+        *(
+            [f"- last error: {plain(error)}"]
+            if (error := now.last_error) and error not in now.attention.values()
+            else []
+        ),
         "- what is being tried now, and how its last attempt failed: *Pending Activities*",
         *_what_to_do(now),
         f"- the order: {f'[{order.order_id}]({order.link})' if order.link else f'`{order.order_id}`'}",

@@ -130,6 +130,7 @@ class Journal:
 
         Says whether it was written.
         """
+        summary = f"write {command.timeline[-1].type}"
         if beside:
             try:
                 await workflow.execute_local_activity(
@@ -137,6 +138,7 @@ class Journal:
                     command,
                     schedule_to_close_timeout=steps.STATUS_LOCAL_BUDGET,
                     retry_policy=steps.STATUS_LOCAL_RETRY,
+                    summary=summary,
                 )
                 return True
             except FailureError:  # a local activity fails with its bare cause
@@ -147,7 +149,7 @@ class Journal:
                 command,
                 start_to_close_timeout=steps.STATUS_ATTEMPT,
                 retry_policy=steps.STATUS_RETRY,
-                summary=f"write {command.timeline[-1].type}",
+                summary=summary,
             )
         except FailureError:
             return False

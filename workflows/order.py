@@ -320,7 +320,8 @@ class OrderWorkflow:
         by what came before it is refused after all: who sent it is told by an error of the same code.
         """
         async with self._turn:  # first come, first served, whichever activity is done first
-            await workflow.execute_local_activity("take_turn", start_to_close_timeout=steps.STATUS_ATTEMPT)
+            limit, why = steps.STATUS_ATTEMPT, "after what was told together with it"
+            await workflow.execute_local_activity("take_turn", start_to_close_timeout=limit, summary=why)
 
     async def _asked_to_cancel(self) -> None:
         """Wait for the turn of somebody who wants the order cancelled."""
@@ -464,7 +465,7 @@ class OrderWorkflow:
         """Call a person. What went wrong in full is for operators; customers read the timeline, and its code."""
         code = _code(error)
         if error:
-            self._last_error = f"{about}: {error.cause or error}"
+            self._last_error = f"{about}: {_told(error)}"
         self._call_person(about, self._last_error if error else about, {"code": code} if code else {})
 
     def _call_person(self, about: str, why: str, detail: dict[str, str]) -> None:
@@ -502,6 +503,12 @@ class OrderWorkflow:
 def _code(error: ActivityError | None) -> str | None:
     """What a team calls the failure of its activity."""
     return error.cause.type if error and isinstance(error.cause, ApplicationError) else None
+
+
+def _told(error: ActivityError) -> str:
+    """How a team put it; its message begins with the code, as its type does."""
+    cause = error.cause
+    return cause.message if isinstance(cause, ApplicationError) else str(cause or error)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -342,8 +342,8 @@ async def test_an_operator_understands_an_order_in_the_web_ui(saga: Saga) -> Non
     await saga.world.until(lambda world: world.state.needs_attention)
     stuck = await _details(saga)
     assert "canceled by: customer (goodman)" in stuck
-    assert r"**needs attention** revoke\_coupon: refused: refused" in stuck
-    assert r"last error: revoke\_coupon: refused: refused" in stuck
+    assert "- **needs attention** revoke\\_coupon: refused\n" in stuck
+    assert "last error" not in stuck, "it is what it was flagged for"
     assert '- to settle: update `settle` `{"undo": "revoke_coupon", "action": "retry"' in stuck
     assert "waits for: an operator's `settle` of `revoke_coupon`, since 2" in stuck
     assert "to undo the order" not in stuck

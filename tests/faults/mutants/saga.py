@@ -85,7 +85,7 @@ SAGA = (
         edits=(
             Edit(
                 file=_ORDER,
-                old='await workflow.execute_local_activity("take_turn", start_to_close_timeout=steps.STATUS_ATTEMPT)',
+                old='await workflow.execute_local_activity("take_turn", start_to_close_timeout=limit, summary=why)',
                 new="pass",
             ),
         ),
