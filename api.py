@@ -55,6 +55,7 @@ from services.shared.process import end
 from services.shared.settings import (
     ApiSettings,
     AuthSettings,
+    CodecSettings,
     DatabaseSettings,
     LogSettings,
     OrderSettings,
@@ -64,6 +65,7 @@ from services.shared.settings import (
     read_settings,
 )
 from workflows.client import OrderEngine, PreconditionFailed, TooLate, connect
+from workflows.codec import history_codec
 
 LARGEST_BODY = 64 * 1024
 
@@ -343,7 +345,7 @@ async def _serve(*routers: APIRouter) -> None:
         read_settings(ApiSettings),
     )
     order, delivery, marketing = (Database(databases.url(team), pool) for team in ("order", "delivery", "marketing"))
-    client = await connect(lazy=True)
+    client = await connect(codec=history_codec(read_settings(CodecSettings)), lazy=True)
     engine = OrderEngine(
         client,
         payment_budget=rules.payment_budget,

@@ -39,6 +39,7 @@ from services.shared.logs import configure_logs
 from services.shared.process import end
 from services.shared.settings import (
     TEAMS,
+    CodecSettings,
     DatabaseSettings,
     LogSettings,
     OrderSettings,
@@ -50,6 +51,7 @@ from services.shared.settings import (
     read_settings,
 )
 from workflows.client import OrderEngine, connect
+from workflows.codec import HistoryCodec, history_codec
 from workflows.order import OrderWorkflow
 
 _log = structlog.get_logger(__name__)
@@ -83,7 +85,7 @@ async def _run(teams: Sequence[Team], settings: WorkerSettings) -> int:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(_health(settings, lambda: ready.is_set() and not stop.is_set()))
         await stack.enter_async_context(_background(_keep_alive(settings.liveness_file)))
-        client = await _connected(stop)
+        client = await _connected(stop, history_codec(read_settings(CodecSettings)))
         if client is None:
             return 0
         workers = [await _worker(team, client, settings, stack) for team in teams]
@@ -110,11 +112,11 @@ def _begin_stop(stop: asyncio.Event, hard_deadline: float) -> None:
         stop.set()
 
 
-async def _connected(stop: asyncio.Event) -> Client | None:
+async def _connected(stop: asyncio.Event, codec: HistoryCodec | None) -> Client | None:
     """A client, as soon as the engine answers; nothing when the process is told to stop first."""
     while not stop.is_set():
         try:
-            return await connect()
+            return await connect(codec=codec)
         except RuntimeError as error:  # what the SDK raises when it cannot connect
             _log.warning("the engine is away; trying again", error=str(error))
         try:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.apt import ProgramUnavailable
+from deploy.history_key import codec_settings
 from deploy.issuer import AUDIENCE, ISSUER, JWKS_PATH
 from deploy.logstream import LogStream
 from deploy.mariadb import MariaDb, is_prepared, prepare
@@ -74,6 +75,7 @@ class Shop:
                 "STREET12_TEMPORAL_PORT": settings.temporal_port,
                 "STREET12_TEMPORAL_UI_PORT": settings.temporal_ui_port,
                 "STREET12_PAYMENT_PORT": settings.payment_port,
+                "STREET12_CODEC_PORT": settings.codec_port,
                 "mariadb": 0,
                 **dict.fromkeys(TEAMS, 0),  # where each team's worker tells whether it is ready
             }
@@ -88,18 +90,23 @@ class Shop:
             temporal=f"{HOST}:{ports['STREET12_TEMPORAL_PORT']}",
             temporalUi=f"http://{HOST}:{ports['STREET12_TEMPORAL_UI_PORT']}",
             payments=f"http://{HOST}:{ports['STREET12_PAYMENT_PORT']}",
+            codec=f"http://{HOST}:{ports['STREET12_CODEC_PORT']}",
         )
+        self.codec = codec_settings(data_dir)
+        keys = self.codec.keys.get_secret_value() if self.codec.keys else ""
+        self._history = {"STREET12_CODEC_KEYS": keys}  # for those alone who write or read it
         # A Temporal Cloud account that the person's shell is set up for is not meant here.
         # And each worker is given its own team's database alone.
         own = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("TEMPORAL_") and name not in self.database_urls
+            if not name.startswith("TEMPORAL_") and name not in (*self.database_urls, *self._history)
         }
         self._environment = {
             "STREET12_PAYMENT_KEY": "sk_test_local",
             "STREET12_LOG_FORMAT": "terminal",
             "STREET12_ORDER_LINK": f"{self.urls.api}/orders/{{orderId}}",
+            "STREET12_CODEC_ACCEPT_PLAIN": "true",  # an older data directory's histories are in clear
             **own,
             "PYTHONUNBUFFERED": "1",
             "TEMPORAL_ADDRESS": self.urls.temporal,
@@ -117,6 +124,7 @@ class Shop:
         await together(
             self.open_engine(supervisor),
             supervisor.start(self.payments()),
+            supervisor.start(self.codec_server()),
             self.open_databases(supervisor),
         )
         await together(supervisor.start(*map(self.worker, TEAMS)), supervisor.start(self.api()))
@@ -155,6 +163,7 @@ class Shop:
                 *(str(binary), "server", "start-dev", "--ip", HOST, "--log-level", "warn"),
                 *("--port", str(self._ports["STREET12_TEMPORAL_PORT"])),
                 *("--ui-port", str(self._ports["STREET12_TEMPORAL_UI_PORT"])),
+                *("--ui-codec-endpoint", self.urls.codec),
                 *("--db-filename", str(self._data_dir / "temporal.db")),
                 *("--sqlite-pragma", "journal_mode=wal", "--sqlite-pragma", "synchronous=1"),
                 *(part for setting in _ENGINE for part in ("--dynamic-config-value", setting)),
@@ -175,6 +184,20 @@ class Shop:
             ready_url=f"{self.urls.payments}/healthz",
         )
 
+    def codec_server(self) -> Program:
+        """Without tokens, because the Web UI of the engine's development server has no login."""
+        port = str(self._ports["STREET12_TEMPORAL_UI_PORT"])
+        return self._python(
+            "codec",
+            *("-m", "deploy.codec_server"),
+            ready_url=f"{self.urls.codec}/readyz",
+            STREET12_CODEC_HOST=HOST,
+            STREET12_CODEC_PORT=str(self._ports["STREET12_CODEC_PORT"]),
+            STREET12_CODEC_ORIGINS=f"{self.urls.temporalUi},http://localhost:{port}",
+            STREET12_CODEC_TOKENS="false",
+            **self._history,
+        )
+
     def databases(self, **owners: str) -> Program:
         return self._python("databases", "-m", "deploy.migrate", "--demo", **self.database_urls | owners)
 
@@ -187,10 +210,17 @@ class Shop:
             STREET12_WORKER_HEALTH_PORT=str(port),
             STREET12_WORKER_LIVENESS_FILE=str(self._data_dir / "run" / f"worker-{team}.alive"),
             **{_url_of(team): self.database_urls[_url_of(team)]},
+            **self._history,
         )
 
     def api(self) -> Program:
-        return self._python("api", "-m", "deploy.local_api", ready_url=f"{self.urls.api}/readyz", **self.database_urls)
+        return self._python(
+            "api",
+            *("-m", "deploy.local_api"),
+            ready_url=f"{self.urls.api}/readyz",
+            **self.database_urls,
+            **self._history,
+        )
 
     def _python(self, name: str, *arguments: str, ready_url: str = "", **environment: str) -> Program:
         return Program(
@@ -265,6 +295,7 @@ def what_runs_where(urls: Urls, mariadb: MariaDb | None, data_dir: Path, seconds
     table.add_row("… to try it", f"{urls.api}/docs")
     table.add_row("Temporal Web UI", urls.temporalUi)
     table.add_row("… its server", urls.temporal)
+    table.add_row("… what decrypts for both", urls.codec)
     table.add_row("Payment simulator", urls.payments)
     table.add_row("… its ledger", f"{urls.payments}/ledger")
     if mariadb is not None:

@@ -50,7 +50,7 @@ def _called(kind: IndexedValueType.ValueType) -> str:
 
 async def _run() -> None:
     try:
-        client = await connect()
+        client = await connect(codec=None)
     except RuntimeError as error:  # what the SDK raises when it cannot connect
         raise StackError(f"The engine does not answer: {error}") from error
     added = await register(client)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import SettingsConfigDict
@@ -40,6 +40,7 @@ class StackSettings(settings.Settings):
     temporal_port: Port = 7233
     temporal_ui_port: Port = 8233
     payment_port: Port = 12111
+    codec_port: Port = 8081
     database: Literal["sqlite", "mysql"] = "sqlite"
     """What the teams' databases run on that have no URL of their own."""
     data_dir: Path = Path(".local")
@@ -52,6 +53,7 @@ class Urls(BaseModel):
     temporal: str
     temporalUi: str
     payments: str
+    codec: str
 
 
 class Stack(BaseModel):
@@ -80,10 +82,10 @@ def stack_file(data_dir: Path) -> Path:
     return data_dir / "stack.json"
 
 
-def read_settings(kind: type[_SettingsT]) -> _SettingsT:
-    """Settings from the environment. Raises `StackError` naming the wrong one, what it is and what is allowed."""
+def read_settings(kind: type[_SettingsT], **given: Any) -> _SettingsT:
+    """As `services.shared.settings.read_settings`, but raises `StackError`."""
     try:
-        return settings.read_settings(kind)
+        return settings.read_settings(kind, **given)
     except settings.WrongSetting as error:
         raise StackError(str(error)) from None
 

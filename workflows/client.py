@@ -15,6 +15,7 @@ from temporalio.common import (
     WorkflowIDReusePolicy,
 )
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
+from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import ApplicationError, TemporalError, WorkflowAlreadyStartedError
 from temporalio.runtime import Runtime
@@ -25,6 +26,7 @@ from services.order.statuses import CancelReason, OrderState
 from services.order.tables import Order
 from services.shared.errors import NotFound, Refused, Unavailable
 from services.shared.money import format_amount
+from workflows.codec import HistoryCodec
 from workflows.journal import CANCEL_REASON, NEEDS_ATTENTION, ORDER_STATUS
 from workflows.messages import (
     CancelOrder,
@@ -95,8 +97,17 @@ class NotFlagged(Refused):
     code: ClassVar[str] = "not-flagged"
 
 
-async def connect(*, lazy: bool = False, runtime: Runtime | None = None) -> Client:
-    """A client of the engine that the standard `TEMPORAL_*` variables name.
+def data_converter(codec: HistoryCodec | None) -> DataConverter:
+    """How what the shop says becomes payloads and comes back. Without a codec they stand in clear."""
+    if codec is None or not codec.encrypts:
+        return replace(_CONVERTER, payload_codec=codec)
+    # What failed and where would otherwise stand beside the payloads, in clear.
+    failures = DefaultFailureConverterWithEncodedAttributes
+    return replace(_CONVERTER, payload_codec=codec, failure_converter_class=failures)
+
+
+async def connect(*, codec: HistoryCodec | None, lazy: bool = False, runtime: Runtime | None = None) -> Client:
+    """A client of the engine that the standard `TEMPORAL_*` variables name, which writes and reads by this codec.
 
     A lazy one connects with its first call, so that a process can start while the engine is away.
     """
@@ -105,7 +116,7 @@ async def connect(*, lazy: bool = False, runtime: Runtime | None = None) -> Clie
     config.setdefault("keep_alive_config", _KEEP_ALIVE)
     if config["target_host"].startswith(("127.", "localhost")):
         config["grpc_compression"] = GrpcCompression.NONE  # costs more than it saves on one machine
-    return await Client.connect(**config, data_converter=_CONVERTER, lazy=lazy, runtime=runtime)
+    return await Client.connect(**config, data_converter=data_converter(codec), lazy=lazy, runtime=runtime)
 
 
 class OrderEngine:

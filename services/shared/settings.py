@@ -4,10 +4,11 @@ Temporal's own connection is not here: `temporalio.envconfig` reads the standard
 """
 
 import re
+from base64 import b64decode
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -17,8 +18,10 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -28,6 +31,8 @@ TEAMS: tuple[Team, ...] = ("order", "delivery", "marketing")
 _TEN_YEARS = 10 * 365 * 24
 # No default port: browsers leave it out, so an origin that names it would match none.
 _ORIGIN = re.compile(r"(?:http://(?!.*:80$)|https://(?!.*:443$))(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::[1-9][0-9]{0,4})?")
+_KEY_ID = re.compile("[A-Za-z0-9._-]{1,32}")
+_KEY_BYTES = 32
 _DRIVERS = ("mysql+aiomysql", "sqlite+aiosqlite")
 _REDIS_URL = re.compile(
     r"rediss?://([^\s:@/?#]*:[^\s:@/?#]+@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?(/[0-9]{0,4})?"
@@ -45,22 +50,25 @@ class WrongSetting(Exception):
     """A setting that cannot be used, in one sentence for the person who started the process."""
 
 
-def read_settings(kind: type[_SettingsT]) -> _SettingsT:
-    """Settings from the environment. Raises `WrongSetting` naming the wrong one, what it is and what is allowed."""
+def read_settings(kind: type[_SettingsT], **given: Any) -> _SettingsT:
+    """Settings from the environment, but for those `given`.
+
+    Raises `WrongSetting` naming the wrong one, what it is and what is allowed.
+    """
     try:
-        return kind()
+        return kind(**given)
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
         name = str(wrong["loc"][0])
         field = kind.model_fields.get(name)
         name = name if name.isupper() else f"{kind.model_config.get('env_prefix', '')}{name}".upper()
         if wrong["type"] == "missing":
-            given = "is not set"
+            fault = "is not set"
         elif field is not None and SecretStr in (field.annotation, *get_args(field.annotation)):
-            given = "cannot be used"
+            fault = "cannot be used"
         else:
-            given = f"is {wrong['input']!r}"
-        raise WrongSetting(f"The setting {name} {given}: {wrong['msg'].removeprefix('Value error, ')}.") from None
+            fault = f"is {wrong['input']!r}"
+        raise WrongSetting(f"The setting {name} {fault}: {wrong['msg'].removeprefix('Value error, ')}.") from None
 
 
 class LogSettings(Settings):
@@ -225,6 +233,78 @@ class AuthSettings(Settings):
     """Where the issuer's public keys are."""
     role_claim: str = "role"
     """The claim that says `operator` or `carrier`; without it, the caller is a customer."""
+
+
+def codec_keys(text: str) -> dict[str, bytes]:
+    """Keys by their id, in the order in which they are written. Raises `ValueError`, which repeats nothing of them."""
+    keys: dict[str, bytes] = {}
+    for number, pair in enumerate(text.split(","), start=1):
+        key_id, _, encoded = pair.strip().partition(":")
+        if not _KEY_ID.fullmatch(key_id):
+            raise ValueError(
+                f"pair {number} must be id:key, the id being 1 to 32 letters, digits, dots, dashes or underscores"
+            )
+        if key_id in keys:
+            raise ValueError(f"pair {number} has the id of an earlier one: each key needs an id of its own")
+        try:
+            key = b64decode(encoded, validate=True)
+        except ValueError:
+            key = b""
+        if len(key) != _KEY_BYTES:
+            raise ValueError(f"the key of pair {number} must be {_KEY_BYTES} bytes in base64 (openssl rand -base64 32)")
+        keys[key_id] = key
+    return keys
+
+
+class CodecSettings(Settings):
+    """How the engine's history is encrypted (`STREET12_CODEC_…`): the same for API, workers and codec server."""
+
+    model_config = SettingsConfigDict(env_prefix="STREET12_CODEC_")
+
+    encrypt: bool = True
+    """Without it, what is new stands in clear, and plain payloads are accepted."""
+    accept_plain: bool = False
+    """Whether what stands in clear is read, too: until the last order has ended that began before there were keys."""
+    keys: SecretStr | None = Field(default=None, validate_default=True)
+    """Pairs of id:key, separated by commas, a key being 32 bytes in base64. The first encrypts, all of them decrypt."""
+
+    @field_validator("keys")
+    @classmethod
+    def _can_be_used(cls, value: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+        if value is not None:
+            codec_keys(value.get_secret_value())
+        elif others.data.get("encrypt", True):
+            raise PydanticCustomError(
+                "missing",
+                "without a key, what customers order would stand in the engine's history in clear;"
+                " where that is meant, set STREET12_CODEC_ENCRYPT=false",
+            )
+        return value
+
+    @property
+    def by_id(self) -> dict[str, bytes]:
+        """The keys, the one that encrypts first."""
+        return {} if self.keys is None else codec_keys(self.keys.get_secret_value())
+
+
+class CodecServerSettings(Settings):
+    """The process that decrypts for the Web UI and the `temporal` command line (`STREET12_CODEC_…`)."""
+
+    model_config = SettingsConfigDict(env_prefix="STREET12_CODEC_")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8081, ge=0, le=65535)
+    origins: Annotated[tuple[_Origin, ...], NoDecode, BeforeValidator(_listed)] = ()
+    """The origins of the Web UI, separated by commas: no other page may ask."""
+    tokens: bool = True
+    """Whether who asks must show an operator's token. Without, it answers this machine alone."""
+
+    @field_validator("tokens")
+    @classmethod
+    def _or_this_machine_alone(cls, value: bool, others: ValidationInfo) -> bool:
+        if not value and others.data.get("host", "127.0.0.1") != "127.0.0.1":
+            raise ValueError("without tokens, STREET12_CODEC_HOST must be 127.0.0.1, or anybody could decrypt")
+        return value
 
 
 class RateSettings(Settings):

@@ -23,7 +23,7 @@ async def _start(**settings: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "api.py"),
         cwd=ROOT,
-        env={**os.environ, "TEMPORAL_ADDRESS": "127.0.0.1:1", **settings},
+        env={**os.environ, "TEMPORAL_ADDRESS": "127.0.0.1:1", "STREET12_CODEC_ENCRYPT": "false", **settings},
         stderr=asyncio.subprocess.PIPE,
     )
 
@@ -39,6 +39,7 @@ async def _end(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
     [
         ({"STREET12_API_PORT": "many"}, "The setting STREET12_API_PORT is 'many':"),
         ({"STREET12_AUTH_ISSUER": ""}, "The setting STREET12_AUTH_ISSUER is not set:"),
+        ({"STREET12_CODEC_ENCRYPT": ""}, "The setting STREET12_CODEC_KEYS is not set: without a key,"),
         ({"STREET12_AUTH_JWKS_URL": "file:///keys"}, "The setting STREET12_AUTH_JWKS_URL is 'file:///keys':"),
     ],
 )

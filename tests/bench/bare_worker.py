@@ -10,10 +10,11 @@ from aiohttp import web
 from temporalio.worker import Worker
 
 from services.shared.process import end
-from services.shared.settings import TEAMS, Team, WorkerSettings
+from services.shared.settings import TEAMS, CodecSettings, Team, WorkerSettings, read_settings
 from tests.bench.bare import QUEUES, BareWorkflow, EmptyWorkflow, activities
 from worker import RUNNER
 from workflows.client import connect
+from workflows.codec import history_codec
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ async def _run(team: Team, settings: WorkerSettings) -> None:
         "max_cached_workflows": 5000,
     }
     worker = Worker(
-        await connect(),
+        await connect(codec=history_codec(read_settings(CodecSettings))),
         task_queue=QUEUES[team],
         activities=activities(team),
         graceful_shutdown_timeout=timedelta(seconds=settings.grace_seconds),

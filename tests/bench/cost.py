@@ -85,7 +85,7 @@ async def cost(here: Stage, orders: int) -> Cost:
     """
     buffer = MetricBuffer(_BUFFER)
     runtime = Runtime(telemetry=TelemetryConfig(metrics=buffer))
-    onlooker = await connect()  # whose own calls are not counted
+    onlooker = await connect(codec=None)  # whose own calls are not counted
     async with customers(here, runtime) as who, _workers(who.client):
         await _one(who)  # whose databases and workflow modules are new to the workers
         with _statements(who) as alone:

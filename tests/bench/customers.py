@@ -29,6 +29,7 @@ from tests.bench.bare import QUEUES, BareWorkflow, EmptyWorkflow
 from tests.bench.load import ORDER, WHO
 from tests.bench.stage import NO_LIMIT, PRODUCT_ID, Stage
 from workflows.client import OrderEngine, connect
+from workflows.codec import history_codec
 
 T = TypeVar("T")
 LOOK_SECONDS, BUSY_LOOK_SECONDS = 0.02, 0.05
@@ -169,7 +170,7 @@ class Customers:
 @asynccontextmanager
 async def customers(here: Stage, runtime: Runtime | None = None) -> AsyncGenerator[Customers]:
     """Customers of the shop on the stage that was built last."""
-    client = await connect(runtime=runtime)
+    client = await connect(codec=history_codec(here.shop.codec), runtime=runtime)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS)) as http:
         who = Customers(client, http, here.shop.urls.api)
         looking = asyncio.create_task(who.look())

@@ -121,7 +121,9 @@ async def stage(
             "STREET12_RATE_CALLER": f"{NO_LIMIT}/second",
             "STREET12_SLOW_PAYMENT_MS": str(_DAY_MS),
         }
-        settings = StackSettings(api_port=0, temporal_port=0, temporal_ui_port=0, payment_port=0, database=kind)
+        settings = StackSettings(
+            api_port=0, temporal_port=0, temporal_ui_port=0, payment_port=0, codec_port=0, database=kind
+        )
         shop = Shop(settings, DatabaseSettings(data_dir=data_dir), data_dir)
         supervisor = Supervisor(_complain)
         os.environ |= {  # for what runs in this one

@@ -8,8 +8,12 @@ import pytest
 from tests.e2e.shop import Shop, open_shop
 from tests.mariadb import need_mariadb
 
-# The limits on orders have tests of their own.
-ROOM = {"STREET12_MAX_PENDING_PAYMENTS": "1000", "STREET12_SLOW_PAYMENT_MS": "600000"}
+# The limits on orders have tests of their own. As in production, what stands in clear is refused.
+ROOM = {
+    "STREET12_MAX_PENDING_PAYMENTS": "1000",
+    "STREET12_SLOW_PAYMENT_MS": "600000",
+    "STREET12_CODEC_ACCEPT_PLAIN": "false",
+}
 
 
 @pytest.fixture(scope="session", params=["sqlite", "mysql"])

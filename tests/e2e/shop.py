@@ -21,7 +21,7 @@ from services.gateway.caller import Role
 from tests.issuer import TEST_ISSUER, bearer
 
 T = TypeVar("T")
-PORTS = ("STREET12_API_PORT", "STREET12_TEMPORAL_PORT", "STREET12_TEMPORAL_UI_PORT", "STREET12_PAYMENT_PORT")
+PORTS = tuple(f"STREET12_{name}_PORT" for name in ("API", "TEMPORAL", "TEMPORAL_UI", "PAYMENT", "CODEC"))
 NO_RATE_LIMIT = dict.fromkeys(("STREET12_RATE_CALLER", "STREET12_RATE_ADDRESS"), "1000000/second")
 PATIENCE_SECONDS = 60.0
 POLL_SECONDS = 0.05

@@ -219,6 +219,7 @@ async def running_api(settings: Mapping[str, str]) -> AsyncGenerator[httpx2.Asyn
             env={
                 **own,
                 "TEMPORAL_ADDRESS": f"{HOST}:1",
+                "STREET12_CODEC_ENCRYPT": "false",
                 "STREET12_API_PORT": str(port),
                 **NO_RATE_LIMIT,
                 **auth,

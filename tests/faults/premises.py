@@ -66,7 +66,7 @@ async def premises(data_dir: Path, settings: Mapping[str, str], say: Say) -> Asy
             await _move_databases(data_dir, disk)
             stack.callback(_move_back, data_dir, disk)
         with _environment(data_dir, settings):
-            ports = dict.fromkeys(("api_port", "temporal_port", "temporal_ui_port", "payment_port"), 0)
+            ports = dict.fromkeys(("api_port", "temporal_port", "temporal_ui_port", "payment_port", "codec_port"), 0)
             shop = Shop(StackSettings(**ports, database="mysql"), DatabaseSettings(), data_dir)
         supervisor = Supervisor(say, patience=_PATIENCE)
         stack.push_async_callback(supervisor.stop, Event())

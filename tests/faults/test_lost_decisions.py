@@ -122,7 +122,7 @@ async def test_what_is_written_down_is_decided_for_good(
 ) -> None:
     monkeypatch.setattr(steps, "STATUS_ATTEMPT", timedelta(seconds=2))  # who is cut off is soon given up
     (tmp_path / "run").mkdir()
-    settings = StackSettings(api_port=0, temporal_port=0, temporal_ui_port=0, payment_port=0)
+    settings = StackSettings(api_port=0, temporal_port=0, temporal_ui_port=0, payment_port=0, codec_port=0)
     shop = Shop(settings, DatabaseSettings(data_dir=tmp_path), tmp_path)
     said: list[str] = []
     supervisor = Supervisor(lambda tag, line: said.append(f"{tag}: {line}"), patience=Patience(first_pause=0.1))

@@ -13,7 +13,7 @@ from deploy.mariadb import prepare
 from deploy.stack import StackError, StackSettings
 from services.shared.settings import TEAMS, DatabaseSettings
 
-ON_SQLITE = StackSettings(api_port=0, temporal_port=0, temporal_ui_port=0, payment_port=0)
+ON_SQLITE = StackSettings(api_port=0, temporal_port=0, temporal_ui_port=0, payment_port=0, codec_port=0)
 ON_MYSQL = ON_SQLITE.model_copy(update={"database": "mysql"})
 ELSEWHERE = "mysql+aiomysql://elsewhere/orders"
 

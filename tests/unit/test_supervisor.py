@@ -43,7 +43,7 @@ from pathlib import Path
 from deploy.local import run
 from deploy.stack import Urls, data_directory, take_ports
 from deploy.supervisor import Program
-urls = Urls(api="http://a", temporal="t:1", temporalUi="http://u", payments="http://p")
+urls = Urls(api="http://a", temporal="t:1", temporalUi="http://u", payments="http://p", codec="http://c")
 port = take_ports({{"": 0}})[""]
 child = Program(name="worker-order", command=[sys.executable, "-c", {READY!r}, str(port)], environment={{}},
                 ready_url=f"http://127.0.0.1:{{port}}/readyz")
@@ -187,7 +187,13 @@ async def test_the_stack_file_names_the_new_process_and_goes_with_the_shop(tmp_p
     try:
         await line_with(shop, "OPEN")
         told = json.loads((tmp_path / "stack.json").read_text())
-        urls = {"api": "http://a", "temporal": "t:1", "temporalUi": "http://u", "payments": "http://p"}
+        urls = {
+            "api": "http://a",
+            "temporal": "t:1",
+            "temporalUi": "http://u",
+            "payments": "http://p",
+            "codec": "http://c",
+        }
         first = Stack.read(tmp_path).processes["worker-order"]
         assert told == {"urls": urls, "processes": {"worker-order": first}}
         os.kill(first, signal.SIGKILL)
@@ -288,7 +294,7 @@ def test_what_keeps_the_shop_from_starting_is_one_sentence_and_status_1(tmp_path
             "file": ("STREET12_DATA_DIR", str(tmp_path / "file"), f"STREET12_DATA_DIR is {tmp_path / 'file'}, which"),
             "damage": ("STREET12_DATA_DIR", str(tmp_path), f"{tmp_path / 'temporal.db'} is not a sound SQLite"),
         }[fault]
-        ports = dict.fromkeys(("API", "TEMPORAL", "TEMPORAL_UI", "PAYMENT"), "0")
+        ports = dict.fromkeys(("API", "TEMPORAL", "TEMPORAL_UI", "PAYMENT", "CODEC"), "0")
         environment = {f"STREET12_{name}_PORT": port for name, port in ports.items()}
         environment |= {"STREET12_DATA_DIR": str(tmp_path / "data"), setting: value}
         shop = subprocess.run(
