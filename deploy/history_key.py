@@ -4,6 +4,7 @@ import base64
 import mmap
 import os
 import secrets
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -63,14 +64,14 @@ def _must_not_be_needed(key: Path, database: Path) -> None:
 def _make(file: Path) -> None:
     """A key that only its owner can read, whole or not at all, and on disk before anything is encrypted with it."""
     key = f"local-{secrets.token_hex(4)}:{base64.b64encode(secrets.token_bytes(32)).decode()}\n"
-    own = file.with_suffix(f".{os.getpid()}")
-    with open(os.open(own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as output:
+    new, name = tempfile.mkstemp(dir=file.parent)  # its owner alone can read it
+    with open(new, "w") as output:
         output.write(key)
         output.flush()
         os.fsync(output.fileno())
     with suppress(FileExistsError):
-        os.link(own, file)
-    own.unlink()
+        os.link(name, file)
+    os.unlink(name)
     directory = os.open(file.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -15,8 +16,9 @@ from temporalio.api.common.v1 import Payload
 from temporalio.client import Client, WorkflowUpdateFailedError
 from temporalio.common import RawValue
 
+from deploy.history_key import codec_settings, key_file
 from deploy.local import ROOT
-from deploy.stack import Stack
+from deploy.stack import Stack, StackError
 from tests.e2e.conftest import ROOM
 from tests.e2e.shop import OPERATOR, Order, Shop, Wish, eventually, open_shop
 
@@ -107,6 +109,9 @@ async def test_nothing_of_what_customers_said_can_be_read_in_the_engines_files(t
     failed = {"Encoded failure"}
     assert found(said | failed, data_dir) == failed  # what failed did so here, and why stands nowhere
     assert found([one.orderId for one in orders.values()], data_dir) == {one.orderId for one in orders.values()}
+    key_file(data_dir).unlink()
+    with pytest.raises(StackError, match="are encrypted, and their key"):
+        codec_settings(data_dir)
 
 
 async def test_with_encryption_off_the_same_search_finds_it(tmp_path: Path) -> None:
@@ -130,7 +135,7 @@ async def test_operators_read_and_write_through_the_codec_server(tmp_path: Path)
         urls = Stack.read(shop.data_dir).urls
         stuck = await order(shop, await product(shop), "pm_sim_refundRefused")
         await in_trouble(shop, stuck)
-        handle = (await Client.connect(urls.temporal)).get_workflow_handle(stuck.orderId)
+        handle: Any = (await Client.connect(urls.temporal)).get_workflow_handle(stuck.orderId)
         async with httpx2.AsyncClient(base_url=urls.codec, trust_env=False, headers={"Origin": urls.temporalUi}) as ui:
             settings = (await ui.get(f"{urls.temporalUi}/api/v1/settings")).json()
             assert settings["Codec"]["Endpoint"] == urls.codec

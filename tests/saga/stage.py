@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.converter import DataConverter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
@@ -16,7 +17,7 @@ from workflows.order import OrderWorkflow
 
 TEAMS = ("workflows", "order", "marketing", "delivery")
 LANES = tuple(f"lane-{number}" for number in range(1, 7))
-STREETS = ("steady", "forgetful", "teams", "hasty", "new-step", *LANES)
+STREETS = ("steady", "forgetful", "teams", "hasty", "new-step", "keys", *LANES)
 """Namespaces, so that a worker which goes away is missed by those orders only that are to miss it."""
 
 
@@ -70,10 +71,12 @@ class Stage:
             await self.go(team)
 
 
-async def street(environment: WorkflowEnvironment, name: str) -> Client:
+async def street(
+    environment: WorkflowEnvironment, name: str, converter: DataConverter = pydantic_data_converter
+) -> Client:
     """A client of one of the `STREETS`."""
     return await Client.connect(
         environment.client.service_client.config.target_host,
         namespace=name,
-        data_converter=pydantic_data_converter,
+        data_converter=converter,
     )

@@ -1,17 +1,25 @@
-"""Which database each process of the one-machine shop gets, and what it says when that cannot be."""
+"""Which database and which keys each process of the one-machine shop gets, and what it says when that cannot be."""
 
+import os
+import sqlite3
+import threading
+from base64 import b64encode
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from temporalio.api.common.v1 import Payload
 
 from deploy import apt
 from deploy.apt import ProgramUnavailable
+from deploy.history_key import codec_settings, key_file
 from deploy.local import MARIADB, Shop, check_data
 from deploy.mariadb import prepare
 from deploy.stack import StackError, StackSettings
-from services.shared.settings import TEAMS, DatabaseSettings
+from services.shared.settings import TEAMS, DatabaseSettings, codec_keys
+from workflows.codec import HistoryCodec
 
 ON_SQLITE = StackSettings(api_port=0, temporal_port=0, temporal_ui_port=0, payment_port=0, codec_port=0)
 ON_MYSQL = ON_SQLITE.model_copy(update={"database": "mysql"})
@@ -49,6 +57,94 @@ def test_each_worker_gets_its_own_teams_database_alone_and_the_api_all(
             f"STREET12_{team.upper()}_DATABASE_URL"
         }
         assert environment[f"STREET12_{team.upper()}_DATABASE_URL"] == given[team]
+
+
+def keys_in(data_dir: Path) -> str:
+    keys = codec_settings(data_dir).keys
+    assert keys is not None
+    return keys.get_secret_value()
+
+
+def test_only_who_reads_and_writes_histories_gets_their_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREET12_CODEC_KEYS", keys_in(tmp_path))
+    shop = Shop(ON_SQLITE, DatabaseSettings(data_dir=tmp_path), tmp_path)
+    for program in (*map(shop.worker, TEAMS), shop.api(), shop.codec_server()):
+        assert program.environment["STREET12_CODEC_KEYS"] == keys_in(tmp_path)
+    for program in (shop.temporal(), shop.payments(), shop.databases()):
+        assert "STREET12_CODEC_KEYS" not in program.environment
+        assert not any(keys_in(tmp_path) in part for part in program.command)
+    assert shop.urls.codec in shop.temporal().command
+    told = shop.codec_server().environment
+    assert told["STREET12_CODEC_ORIGINS"].split(",")[0] == shop.urls.temporalUi
+    assert (told["STREET12_CODEC_TOKENS"], told["STREET12_CODEC_HOST"]) == ("false", "127.0.0.1")
+
+
+def test_the_key_is_made_once_for_its_owner_alone_and_whole(tmp_path: Path) -> None:
+    made: list[str] = []
+    together = threading.Barrier(8)
+
+    def start() -> None:
+        together.wait()
+        made.append(keys_in(tmp_path))
+
+    starts = [threading.Thread(target=start) for _ in range(8)]
+    for one in starts:
+        one.start()
+    for one in starts:
+        one.join()
+    assert made == [keys_in(tmp_path)] * 8
+    assert key_file(tmp_path).stat().st_mode & 0o777 == 0o600
+    assert [file.name for file in tmp_path.iterdir()] == [key_file(tmp_path).name]
+
+
+def test_a_persons_own_keys_are_taken_and_none_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = f"mine:{b64encode(os.urandom(32)).decode()}"
+    monkeypatch.setenv("STREET12_CODEC_KEYS", mine)
+    assert keys_in(tmp_path) == mine
+    assert not key_file(tmp_path).exists()
+    monkeypatch.setenv("STREET12_CODEC_KEYS", f"{mine}x")
+    with pytest.raises(StackError, match="STREET12_CODEC_KEYS cannot be used") as refused:
+        codec_settings(tmp_path)
+    assert mine not in str(refused.value)
+
+
+async def keep(data_dir: Path, codec: HistoryCodec | None, *, in_the_log: bool) -> sqlite3.Connection:
+    """An engine's database that holds some histories, or so much of it as matters here."""
+    payload = Payload(metadata={"encoding": b"json/plain"}, data=b"{}")
+    [kept] = await codec.encode([payload]) if codec else [payload]
+    database = sqlite3.connect(data_dir / "temporal.db", isolation_level=None)
+    database.execute(f"PRAGMA journal_mode={'wal' if in_the_log else 'delete'}")
+    database.execute("CREATE TABLE history_node (data BLOB)")
+    database.execute("INSERT INTO history_node VALUES (?)", [b"\x0a\x80\x01" + kept.SerializeToString() + bytes(2000)])
+    return database
+
+
+@pytest.mark.parametrize("in_the_log", [True, False])
+async def test_without_its_key_an_encrypted_engine_gets_no_new_one(tmp_path: Path, in_the_log: bool) -> None:
+    codec = HistoryCodec(codec_keys(keys_in(tmp_path)))
+    with closing(await keep(tmp_path, codec, in_the_log=in_the_log)):
+        codec_settings(tmp_path)
+        key_file(tmp_path).rename(tmp_path / "kept elsewhere")
+        with pytest.raises(StackError, match="is gone: put it back from a backup, or set STREET12_CODEC_KEYS"):
+            codec_settings(tmp_path)
+        assert not key_file(tmp_path).exists()
+        (tmp_path / "kept elsewhere").rename(key_file(tmp_path))
+        codec_settings(tmp_path)
+
+
+async def test_an_older_shop_whose_histories_are_in_clear_gets_a_key(tmp_path: Path) -> None:
+    (await keep(tmp_path, None, in_the_log=False)).close()
+    assert keys_in(tmp_path) == key_file(tmp_path).read_text().strip()
+    assert Shop(ON_SQLITE, DatabaseSettings(data_dir=tmp_path), tmp_path).api().environment[
+        "STREET12_CODEC_ACCEPT_PLAIN"
+    ] == ("true")
+
+
+def test_a_damaged_key_is_told_and_not_repeated(tmp_path: Path) -> None:
+    key_file(tmp_path).write_text("local:s3cret\n")
+    with pytest.raises(StackError, match=r"codec\.key is damaged .* put a backup in its place") as refused:
+        codec_settings(tmp_path)
+    assert "s3cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
