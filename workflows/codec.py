@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 
+import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from google.protobuf.message import DecodeError
@@ -14,6 +15,7 @@ from services.shared.settings import CodecSettings
 ENCODING = b"binary/encrypted"
 _KEY_ID = "encryption-key-id"
 _NONCE_BYTES = 12
+_log = structlog.get_logger(__name__)
 # No converter knows it, so whoever reads the payload fails, with these words.
 _REFUSED = Payload(metadata={"encoding": b"plain text, which is refused without STREET12_CODEC_ACCEPT_PLAIN"})
 
@@ -52,7 +54,10 @@ class HistoryCodec(PayloadCodec):
 
     def _decrypted(self, payload: Payload) -> Payload:
         if payload.metadata.get("encoding") != ENCODING:
-            return payload if self._accept_plain else _REFUSED
+            if self._accept_plain:
+                return payload
+            _log.warning("plain text is refused: it did not come by the codec server, or is older than the keys")
+            return _REFUSED
         key_id = payload.metadata.get(_KEY_ID, b"")
         named = key_id.decode(errors="replace")[:64]
         if (key := self._keys.get(key_id)) is None:

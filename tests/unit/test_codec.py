@@ -2,6 +2,8 @@
 
 import base64
 import os
+import subprocess
+import sys
 
 import pytest
 from pydantic import BaseModel
@@ -9,11 +11,12 @@ from temporalio.api.common.v1 import Payload
 from temporalio.api.failure.v1 import Failure
 from temporalio.exceptions import ApplicationError
 
+from deploy.local import ROOT
 from services.shared.settings import CodecServerSettings, CodecSettings, WrongSetting, read_settings
 from workflows.client import data_converter
 from workflows.codec import HistoryCodec, Unreadable, history_codec
 
-OLD, NEW = os.urandom(32), os.urandom(32)
+OLD, NEW = bytes(range(32)), bytes(range(32, 64))  # the same each time: they are in names of tests
 SECRET = "얼룩말 Zebrowski"
 
 
@@ -190,6 +193,21 @@ def test_without_a_key_nothing_is_written_in_clear_by_mistake(
         read_settings(CodecSettings)
     monkeypatch.setenv("STREET12_CODEC_ENCRYPT", "false")
     assert history_codec(read_settings(CodecSettings)) is None
+
+
+def test_a_worker_without_a_key_does_not_start() -> None:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("STREET12_")}
+    worker = subprocess.run(
+        [sys.executable, "worker.py", "--team", "marketing"],
+        cwd=ROOT,
+        env=own | {"TEMPORAL_ADDRESS": "127.0.0.1:1", "STREET12_LOG_FORMAT": "json"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert worker.returncode == 1
+    assert worker.stderr.splitlines()[-1].startswith("The setting STREET12_CODEC_KEYS is not set: without a key,")
 
 
 def test_keys_without_encryption_make_a_codec_that_reads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,6 +188,12 @@ async def test_what_is_no_wish_of_the_protocol_is_told_so(
         assert len(answer.content) < 300
 
 
+async def test_a_whole_page_of_a_history_is_decrypted(here: httpx2.AsyncClient) -> None:
+    page = body(*[Payload(metadata={"encoding": b"json/plain"}, data=b"x" * 2_000_000)] * 2)
+    sealed = (await here.post("/encode", json=page)).json()
+    assert (await here.post("/decode", json=sealed)).json() == page
+
+
 async def test_there_is_nothing_else(here: httpx2.AsyncClient) -> None:
     assert (await here.get("/decode")).status_code == 405
     assert (await here.post("/download", json={})).status_code == 404
@@ -213,9 +219,9 @@ async def test_the_process_answers_operators_once_it_knows_the_issuer_and_ends_w
                 async with asyncio.timeout(30):
                     while not await is_ready(http):  # noqa: ASYNC110  (another process: no event to wait for)
                         await asyncio.sleep(0.05)
-                asked = body(await sealed("old"))
+                asked = body(await sealed("old"), PLAIN)
                 assert (await http.post("/decode", json=asked)).status_code == 401
-                assert (await http.post("/decode", json=asked, headers=OPERATOR)).json() == body(PLAIN)
+                assert (await http.post("/decode", json=asked, headers=OPERATOR)).json() == body(PLAIN, PLAIN)
             process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(30):
                 _, said = await process.communicate()
