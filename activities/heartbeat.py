@@ -26,7 +26,7 @@ def heartbeating(attempt: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Co
             try:
                 done, _ = await asyncio.wait([work], timeout=_SIGN_SECONDS)
                 if not done:
-                    activity.heartbeat()
+                    activity.heartbeat()  # no details: the SDK fails for good what cannot decrypt them
             except asyncio.CancelledError:
                 details = activity.cancellation_details()
                 if details is not None and details.worker_shutdown:
