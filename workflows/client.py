@@ -15,7 +15,7 @@ from temporalio.common import (
     WorkflowIDReusePolicy,
 )
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
-from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
+from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import ApplicationError, TemporalError, WorkflowAlreadyStartedError
 from temporalio.runtime import Runtime
@@ -26,7 +26,7 @@ from services.order.statuses import CancelReason, OrderState
 from services.order.tables import Order
 from services.shared.errors import NotFound, Refused, Unavailable
 from services.shared.money import format_amount
-from workflows.codec import HistoryCodec
+from workflows.codec import HistoryCodec, HistoryFailures
 from workflows.journal import CANCEL_REASON, NEEDS_ATTENTION, ORDER_STATUS
 from workflows.messages import (
     CancelOrder,
@@ -101,9 +101,7 @@ def data_converter(codec: HistoryCodec | None) -> DataConverter:
     """How what the shop says becomes payloads and comes back. Without a codec they stand in clear."""
     if codec is None or not codec.encrypts:
         return replace(_CONVERTER, payload_codec=codec)
-    # What failed and where would otherwise stand beside the payloads, in clear.
-    failures = DefaultFailureConverterWithEncodedAttributes
-    return replace(_CONVERTER, payload_codec=codec, failure_converter_class=failures)
+    return replace(_CONVERTER, payload_codec=codec, failure_converter_class=HistoryFailures)
 
 
 async def connect(*, codec: HistoryCodec | None, lazy: bool = False, runtime: Runtime | None = None) -> Client:

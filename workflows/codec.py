@@ -8,7 +8,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from google.protobuf.message import DecodeError
 from temporalio.api.common.v1 import Payload
-from temporalio.converter import PayloadCodec
+from temporalio.api.failure.v1 import Failure
+from temporalio.converter import DefaultFailureConverterWithEncodedAttributes, PayloadCodec, PayloadConverter
 
 from services.shared.settings import CodecSettings
 
@@ -18,6 +19,9 @@ _NONCE_BYTES = 12
 _log = structlog.get_logger(__name__)
 # No converter knows it, so whoever reads the payload fails, with these words.
 _REFUSED = Payload(metadata={"encoding": b"plain text, which is refused without STREET12_CODEC_ACCEPT_PLAIN"})
+
+# The engine's own word for an activity that was cancelled before a worker had it.
+_WITHDRAWN = Payload(metadata={"encoding": b"json/plain"}, data=b'"ACTIVITY_ID_NOT_STARTED"')
 
 
 class Unreadable(Exception):
@@ -54,7 +58,7 @@ class HistoryCodec(PayloadCodec):
 
     def _decrypted(self, payload: Payload) -> Payload:
         if payload.metadata.get("encoding") != ENCODING:
-            if self._accept_plain:
+            if self._accept_plain or payload == _WITHDRAWN:
                 return payload
             _log.warning("plain text is refused: it did not come by the codec server, or is older than the keys")
             return _REFUSED
@@ -70,6 +74,25 @@ class HistoryCodec(PayloadCodec):
                 f"a payload is not what was encrypted with the key {named!r}: it was changed or cut off,"
                 " or STREET12_CODEC_KEYS holds another key by that name"
             ) from None
+
+
+class HistoryFailures(DefaultFailureConverterWithEncodedAttributes):
+    """Lets message and trace of a failure be encrypted, too, which else stand beside the payloads.
+
+    Details that are refused are left out: the engine may add some of its own, in clear, and no order may hang on that.
+    """
+
+    def from_failure(self, failure: Failure, payload_converter: PayloadConverter) -> BaseException:
+        known = Failure()
+        known.CopyFrom(failure)
+        for details in (
+            known.application_failure_info.details,
+            known.canceled_failure_info.details,
+            known.timeout_failure_info.last_heartbeat_details,
+        ):
+            if _REFUSED in details.payloads:
+                details.Clear()
+        return super().from_failure(known, payload_converter)
 
 
 def history_codec(settings: CodecSettings) -> HistoryCodec | None:

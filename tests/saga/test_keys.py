@@ -141,6 +141,19 @@ async def test_a_message_in_clear_is_refused_and_holds_up_nothing(engine: Workfl
             assert await saga.result() == "OrderCanceled"
 
 
+async def test_a_step_that_no_worker_had_is_withdrawn(
+    engine: WorkflowEnvironment, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The engine tells of it in clear."""
+    async with order_of(engine, STRICT) as saga, workers(saga, STRICT, "workflows", "order", "delivery"):
+        await saga.world.until(lambda world: "OrderPlaced" in world.events)
+        await until(lambda: cancelled(saga))
+        await saga.world.until(lambda world: "PaymentRefunded" in world.events)
+        async with workers(saga, STRICT, "marketing"):
+            assert await saga.result() == "OrderCanceled"
+    assert "plain text" not in caplog.text
+
+
 async def test_an_order_of_before_the_keys_waits_until_what_stands_in_clear_is_accepted(
     engine: WorkflowEnvironment,
 ) -> None:

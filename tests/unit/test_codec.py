@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 from temporalio.api.common.v1 import Payload
 from temporalio.api.failure.v1 import Failure
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, CancelledError
 
 from deploy.local import ROOT
 from services.shared.settings import CodecServerSettings, CodecSettings, WrongSetting, read_settings
@@ -145,6 +145,15 @@ async def test_a_failure_of_before_the_keys_is_still_read() -> None:
     assert SECRET.encode() in failure.SerializeToString()
     error = await data_converter(HistoryCodec({"old": OLD}, accept_plain=True)).decode_failure(failure)
     assert SECRET in str(error)
+
+
+async def test_a_failures_details_in_clear_hold_up_nothing() -> None:
+    """The engine adds some of its own."""
+    converter, failure = data_converter(HistoryCodec({"old": OLD})), Failure(message="cancelled")
+    failure.canceled_failure_info.details.payloads.append(plain("why the engine withdrew it"))
+    error = await converter.decode_failure(failure)
+    assert isinstance(error, CancelledError)
+    assert not error.details
 
 
 def in_base64(key: bytes) -> str:
