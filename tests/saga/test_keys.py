@@ -142,7 +142,7 @@ async def test_a_message_in_clear_is_refused_and_holds_up_nothing(engine: Workfl
 
 
 async def test_a_step_that_no_worker_had_is_withdrawn(
-    engine: WorkflowEnvironment, caplog: pytest.LogCaptureFixture
+    engine: WorkflowEnvironment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The engine tells of it in clear."""
     async with order_of(engine, STRICT) as saga, workers(saga, STRICT, "workflows", "order", "delivery"):
@@ -151,7 +151,7 @@ async def test_a_step_that_no_worker_had_is_withdrawn(
         await saga.world.until(lambda world: "PaymentRefunded" in world.events)
         async with workers(saga, STRICT, "marketing"):
             assert await saga.result() == "OrderCanceled"
-    assert "plain text" not in caplog.text
+    assert "plain text" not in capsys.readouterr().out
 
 
 async def test_an_order_of_before_the_keys_waits_until_what_stands_in_clear_is_accepted(
