@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
+from prometheus_client import CollectorRegistry
 
 from services.delivery.deliveries import Deliveries
 from services.delivery.stock import Warehouse
@@ -50,7 +51,9 @@ from services.order.provider import PaymentDeclined
 from services.order.statuses import OrderStatus, PayStatus
 from services.shared.database import Database
 from services.shared.errors import Refused, Unavailable
+from services.shared.health import background, keep_alive
 from services.shared.logs import configure_logs
+from services.shared.metrics import Exposition, ProcessMetrics
 from services.shared.process import end
 from services.shared.settings import (
     ApiSettings,
@@ -66,7 +69,9 @@ from services.shared.settings import (
 )
 from workflows.client import OrderEngine, PreconditionFailed, TooLate, connect
 from workflows.codec import history_codec
+from workflows.telemetry import Telemetry
 
+VERSION = "0.2.0"
 LARGEST_BODY = 64 * 1024
 
 PLACED = headers("ETag", "Location", "Idempotent-Replayed", "Preference-Applied")
@@ -281,11 +286,14 @@ def create_app(
     request_seconds: float = 15.0,
     cors_origins: Sequence[str] = (),
     rates: RateSettings | None = None,
+    registry: CollectorRegistry | None = None,
+    of_the_engine: Exposition | None = None,
 ) -> FastAPI:
     """The app around its parts, with `routers` beside its own.
 
     While it lives, what was accepted is handed to the engine, the issuer's keys are kept fresh, and who follows a
-    timeline is told what happens. Once `app.state.draining` is set, nobody stays longer than they must.
+    timeline is told what happens. `/metrics` shows what is in `registry`, and what the engine's client has measured.
+    Once `app.state.draining` is set, nobody stays longer than they must.
     """
     draining = asyncio.Event()
     counted = None if rates is None else Rates(rates)
@@ -306,7 +314,7 @@ def create_app(
 
     app = FastAPI(
         title="street12",
-        version="0.2.0",
+        version=VERSION,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -314,10 +322,10 @@ def create_app(
         generate_unique_id_function=operation_id,
     )
     app.state.parts = shop
-    app.state.metrics = Metrics()
+    app.state.metrics = Metrics(registry)
     app.state.draining = draining
     install_problems(app)
-    install_operations(app, app.state.metrics, draining)
+    install_operations(app, app.state.metrics, draining, of_the_engine)
     if counted is not None:
         app.add_middleware(RateLimits, rates=counted, who=caller_name)
     app.add_middleware(
@@ -344,8 +352,12 @@ async def _serve(*routers: APIRouter) -> None:
         read_settings(RateSettings),
         read_settings(ApiSettings),
     )
-    order, delivery, marketing = (Database(databases.url(team), pool) for team in ("order", "delivery", "marketing"))
-    client = await connect(codec=history_codec(read_settings(CodecSettings)), lazy=True)
+    measured, telemetry = ProcessMetrics("api", VERSION), Telemetry()
+    order, delivery, marketing = (
+        Database(databases.url(team), pool, name=team, metrics=measured.databases)
+        for team in ("order", "delivery", "marketing")
+    )
+    client = await connect(codec=history_codec(read_settings(CodecSettings)), lazy=True, runtime=telemetry.runtime)
     engine = OrderEngine(
         client,
         payment_budget=rules.payment_budget,
@@ -380,10 +392,13 @@ async def _serve(*routers: APIRouter) -> None:
         request_seconds=settings.request_seconds,
         cors_origins=settings.cors_origins,
         rates=rates,
+        registry=measured.registry,
+        of_the_engine=telemetry.exposition,
     )
     # What was loaded by now stays. Looked through at each full collection, it kept everybody waiting for 80 ms.
     gc.freeze()
-    await Server(configured(app, settings), app.state.draining).serve(sockets=[listener])
+    async with background(keep_alive(settings.liveness_file)):
+        await Server(configured(app, settings), app.state.draining).serve(sockets=[listener])
     for database in (order, delivery, marketing):
         await database.close()
 

@@ -9,14 +9,12 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import structlog
-from aiohttp import web
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
@@ -32,10 +30,13 @@ from services.order.book import OrderBook
 from services.order.circuit import admission_rules
 from services.order.dispatch import Dispatcher, Inbox
 from services.order.housekeeping import Housekeeping
+from services.order.metrics import OrderMetrics
 from services.order.payments import Payments
 from services.order.provider import StripeProvider
 from services.shared.database import Database
+from services.shared.health import background, health, keep_alive
 from services.shared.logs import configure_logs
+from services.shared.metrics import ProcessMetrics, exposed
 from services.shared.process import end
 from services.shared.settings import (
     TEAMS,
@@ -53,9 +54,9 @@ from services.shared.settings import (
 from workflows.client import OrderEngine, connect
 from workflows.codec import HistoryCodec, history_codec
 from workflows.order import OrderWorkflow
+from workflows.telemetry import Telemetry
 
 _log = structlog.get_logger(__name__)
-LIVENESS_SECONDS = 5.0
 TIDY_SECONDS = 60.0
 # The sandbox, which refuses what is not deterministic, is for the tests and replays: every one of them runs in it.
 # Here it would cost each order a fifth of its worker's CPU and find nothing new.
@@ -69,28 +70,39 @@ def main() -> int:
     team: str = parser.parse_args().team
     teams: Sequence[Team] = TEAMS if team == "all" else [named for named in TEAMS if named == team]
     try:
-        configure_logs(f"worker-{team}", read_settings(LogSettings))
+        name = f"worker-{team}"
+        configure_logs(name, read_settings(LogSettings))
         settings = read_settings(WorkerSettings)
-        return asyncio.run(_run(teams, settings))
+        return asyncio.run(_run(name, teams, settings))
     except WrongSetting as error:
         print(error, file=sys.stderr)  # noqa: T201  (for the person who started it)
         return 1
 
 
-async def _run(teams: Sequence[Team], settings: WorkerSettings) -> int:
+async def _run(name: str, teams: Sequence[Team], settings: WorkerSettings) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _begin_stop, stop, settings.hard_deadline_seconds)
-    ready = asyncio.Event()
+    telemetry = Telemetry()
+    measured = ProcessMetrics(name, settings.build_id)
+    workers: list[Worker] = []
+
+    def ready() -> bool:
+        return bool(workers) and all(worker.is_running for worker in workers) and not stop.is_set()
+
+    async def metrics() -> bytes:
+        return await exposed(measured.registry, telemetry.exposition)
+
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(_health(settings, lambda: ready.is_set() and not stop.is_set()))
-        await stack.enter_async_context(_background(_keep_alive(settings.liveness_file)))
-        client = await _connected(stop, history_codec(read_settings(CodecSettings)))
+        await stack.enter_async_context(
+            health(settings.health_host, settings.health_port, ready=ready, metrics=metrics)
+        )
+        await stack.enter_async_context(background(keep_alive(settings.liveness_file)))
+        client = await _connected(stop, history_codec(read_settings(CodecSettings)), telemetry)
         if client is None:
             return 0
-        workers = [await _worker(team, client, settings, stack) for team in teams]
+        workers += [await _worker(team, client, settings, measured, stack) for team in teams]
         running = [asyncio.create_task(worker.run()) for worker in workers]
-        ready.set()
         _log.info("polling", teams=list(teams), build_id=settings.build_id)
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
@@ -112,11 +124,11 @@ def _begin_stop(stop: asyncio.Event, hard_deadline: float) -> None:
         stop.set()
 
 
-async def _connected(stop: asyncio.Event, codec: HistoryCodec | None) -> Client | None:
+async def _connected(stop: asyncio.Event, codec: HistoryCodec | None, telemetry: Telemetry) -> Client | None:
     """A client, as soon as the engine answers; nothing when the process is told to stop first."""
     while not stop.is_set():
         try:
-            return await connect(codec=codec)
+            return await connect(codec=codec, runtime=telemetry.runtime)
         except RuntimeError as error:  # what the SDK raises when it cannot connect
             _log.warning("the engine is away; trying again", error=str(error))
         try:
@@ -127,8 +139,15 @@ async def _connected(stop: asyncio.Event, codec: HistoryCodec | None) -> Client 
     return None
 
 
-async def _worker(team: Team, client: Client, settings: WorkerSettings, stack: AsyncExitStack) -> Worker:
-    database = Database(read_settings(DatabaseSettings).url(team), read_settings(PoolSettings))
+async def _worker(
+    team: Team,
+    client: Client,
+    settings: WorkerSettings,
+    measured: ProcessMetrics,
+    stack: AsyncExitStack,
+) -> Worker:
+    url, pool = read_settings(DatabaseSettings).url(team), read_settings(PoolSettings)
+    database = Database(url, pool, name=team, metrics=measured.databases)
     stack.push_async_callback(database.close)
 
     def worker(queue: str, activities: Sequence[Callable[..., Any]], **options: Any) -> Worker:
@@ -157,10 +176,11 @@ async def _worker(team: Team, client: Client, settings: WorkerSettings, stack: A
             ],
         )
     rules = read_settings(OrderSettings)
-    provider = StripeProvider(read_settings(PaymentSettings))
+    metrics = OrderMetrics(measured.registry)
+    provider = StripeProvider(read_settings(PaymentSettings), metrics)
     stack.push_async_callback(provider.close)
-    payments = Payments(database, provider, Admission(admission_rules(rules)))
-    orders = OrderActivities(payments, OrderBook(database))
+    payments = Payments(database, provider, Admission(admission_rules(rules)), metrics=metrics)
+    orders = OrderActivities(payments, OrderBook(database, metrics=metrics))
     engine = OrderEngine(
         client,
         payment_budget=rules.payment_budget,
@@ -168,9 +188,9 @@ async def _worker(team: Team, client: Client, settings: WorkerSettings, stack: A
         order_link=rules.order_link,
     )
     inbox = Inbox(database, lease=timedelta(seconds=rules.dispatch_lease_seconds))
-    await stack.enter_async_context(_background(Dispatcher(inbox, engine.start).sweep(rules.dispatch_seconds)))
+    await stack.enter_async_context(background(Dispatcher(inbox, engine.start).sweep(rules.dispatch_seconds)))
     housekeeping = Housekeeping(database, keep_keys=timedelta(hours=rules.idempotency_hours))
-    await stack.enter_async_context(_background(housekeeping.run(TIDY_SECONDS)))
+    await stack.enter_async_context(background(housekeeping.run(TIDY_SECONDS)))
     return worker(
         ORDER_QUEUE,
         [orders.pay_order, orders.refund_payment, orders.record_status, orders.take_turn],
@@ -178,54 +198,6 @@ async def _worker(team: Team, client: Client, settings: WorkerSettings, stack: A
         workflow_runner=RUNNER,
         max_cached_workflows=5000,  # below the number of live orders, each wake-up costs a replay
     )
-
-
-@asynccontextmanager
-async def _background(coroutine: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
-    """Run something beside the worker until it stops."""
-    task = asyncio.create_task(coroutine)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def _keep_alive(file: Path | None) -> None:
-    """Touch the liveness file while the event loop turns."""
-    while file is not None:
-        await asyncio.to_thread(_touch, file)
-        await asyncio.sleep(LIVENESS_SECONDS)
-
-
-def _touch(file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch()
-
-
-@asynccontextmanager
-async def _health(settings: WorkerSettings, ready: Callable[[], bool]) -> AsyncGenerator[None]:
-    """`/livez` answers while the event loop turns, `/readyz` while the worker polls and does not drain."""
-
-    async def livez(_: web.Request) -> web.Response:
-        return web.json_response({"status": "alive"})
-
-    async def readyz(_: web.Request) -> web.Response:
-        if ready():
-            return web.json_response({"status": "ready"})
-        return web.json_response({"status": "not polling"}, status=503)
-
-    app = web.Application()
-    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, settings.health_host, settings.health_port)
-    await site.start()
-    _log.info("health", addresses=[str(address) for address in runner.addresses])
-    try:
-        yield
-    finally:
-        await runner.cleanup()
 
 
 if __name__ == "__main__":

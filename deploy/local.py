@@ -91,6 +91,10 @@ class Shop:
             temporalUi=f"http://{HOST}:{ports['STREET12_TEMPORAL_UI_PORT']}",
             payments=f"http://{HOST}:{ports['STREET12_PAYMENT_PORT']}",
             codec=f"http://{HOST}:{ports['STREET12_CODEC_PORT']}",
+            metrics={
+                "api": f"http://{HOST}:{ports['STREET12_API_PORT']}/metrics",
+                **{f"worker-{team}": f"http://{HOST}:{ports[team]}/metrics" for team in TEAMS},
+            },
         )
         self.codec = codec_settings(data_dir)
         keys = self.codec.keys.get_secret_value() if self.codec.keys else ""
@@ -218,6 +222,7 @@ class Shop:
             "api",
             *("-m", "deploy.local_api"),
             ready_url=f"{self.urls.api}/readyz",
+            STREET12_API_LIVENESS_FILE=str(self._data_dir / "run" / "api.alive"),
             **self.database_urls,
             **self._history,
         )
@@ -298,6 +303,7 @@ def what_runs_where(urls: Urls, mariadb: MariaDb | None, data_dir: Path, seconds
     table.add_row("… what decrypts for both", urls.codec)
     table.add_row("Payment simulator", urls.payments)
     table.add_row("… its ledger", f"{urls.payments}/ledger")
+    table.add_row("Metrics", "\n".join(urls.metrics.values()))
     if mariadb is not None:
         table.add_row("MariaDB", f"mariadb --socket={mariadb.socket}")
     table.add_row("Data", str(data_dir))

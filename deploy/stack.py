@@ -54,6 +54,8 @@ class Urls(BaseModel):
     temporalUi: str
     payments: str
     codec: str
+    metrics: dict[str, str]
+    """Of each process of the shop's own, by its name."""
 
 
 class Stack(BaseModel):

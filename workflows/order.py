@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import Iterable
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, ApplicationErrorCategory
+from temporalio.exceptions import ActivityError, ApplicationError, ApplicationErrorCategory, CancelledError
 
 with workflow.unsafe.imports_passed_through():
     from activities.contract import RecordStatus, Undone
     from services.order.statuses import CancelReason, DeliveryStatus, EventType, OrderStatus, PayStatus
-    from workflows import steps
+    from workflows import meters, steps
     from workflows.details import Situation, Waiting, details, work_of
     from workflows.journal import Journal
     from workflows.messages import (
@@ -27,6 +27,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.steps import Step
 
 _LATE = "delivery deadline"
+_ENDS = frozenset({EventType.DELIVERED, EventType.PAYMENT_DECLINED, EventType.ORDER_CANCELED})
 _EARLIER = "flagged before its workflow was lost"
 _TERMINATED = "ended workflow"
 
@@ -99,6 +100,8 @@ class OrderWorkflow:
             )
         except Abandoned:
             await self._compensate()
+        if not self._earlier & _ENDS:  # else it was counted before
+            meters.order_settled(self._journal.state.order_status, self._journal.state.cancel_reason)
         self._payment_known = True
         for undo in self._undos.values():
             await undo  # a waived coupon's, once marketing is back
@@ -146,7 +149,7 @@ class OrderWorkflow:
         if self._waived and step is steps.ISSUE_COUPON:
             self._begin_undo(step)
             return
-        self._running = step
+        self._running, began = step, workflow.now()
         self._tell(work_of([step.do], step.queue))
         activity = workflow.start_activity(
             step.do,
@@ -174,10 +177,12 @@ class OrderWorkflow:
         try:
             changes = step.achieved(activity.result())
         except ActivityError as error:
+            meters.step_known(step.do, _outcome(step, error), began)
             if not waived:
                 self._failed(step, error)
                 raise Abandoned from error
         else:
+            meters.step_known(step.do, "done", began)
             if waived or self._cancel is not None:
                 changes.pop("order_status", None)  # it reads OrderCanceling by now, or never had to have it
             self._journal.add(step.done, soon=step is not steps.SAGA[-1], **changes)
@@ -274,6 +279,7 @@ class OrderWorkflow:
         """Undo one step, if it takes days. One that fails for good waits for an operator."""
         while True:
             self._tell(work_of([step.undo], step.queue), about=step.undo)
+            began = workflow.now()
             try:
                 undone = await workflow.execute_activity(
                     step.undo,
@@ -287,10 +293,12 @@ class OrderWorkflow:
                     summary=f"undo: {step.summary(self._order)}",
                 )
             except ActivityError as error:
+                meters.undo_known(step.undo, "stuck", began)
                 self._raise_attention(step.undo, error)
                 if await self._settled(step) == "skip":
                     break
             else:
+                meters.undo_known(step.undo, "undone" if undone.changed else "nothing", began)
                 if undone.changed and step.undone not in self._earlier:
                     self._journal.add(step.undone, **step.reverted)
                 break
@@ -302,6 +310,7 @@ class OrderWorkflow:
         self._tell(f"an operator's `settle` of `{step.undo}`", about=step.undo)
         await workflow.wait_condition(lambda: step.undo in self._settlements)
         settlement = self._settlements.pop(step.undo)
+        meters.compensation_settled(step.undo, settlement.action)
         del self._attention[step.undo]
         retry = settlement.action == "retry"
         self._journal.add(
@@ -503,6 +512,17 @@ class OrderWorkflow:
 def _code(error: ActivityError | None) -> str | None:
     """What a team calls the failure of its activity."""
     return error.cause.type if error and isinstance(error.cause, ApplicationError) else None
+
+
+def _outcome(step: Step, error: ActivityError) -> str:
+    """What a step that was not done came to, for the metrics."""
+    if isinstance(error.cause, CancelledError):
+        return "withdrawn"
+    return (
+        "refused"
+        if _code(error) in {*step.refusals, *(steps.DECLINES if step is steps.PAY_ORDER else ())}
+        else "failed"
+    )
 
 
 def _told(error: ActivityError) -> str:

@@ -8,8 +8,10 @@ from typing import NamedTuple
 from sqlalchemy.exc import DBAPIError
 
 from services.order import repository
+from services.order.metrics import OrderMetrics
 from services.order.statuses import OrderState, TimelineEntry
 from services.order.tables import Order, OrderEvent, OrderView
+from services.shared.clock import Clock, utc_now
 from services.shared.database import Database
 from services.shared.errors import NotFound
 from services.shared.together import Together
@@ -58,15 +60,22 @@ class _Record:
 class OrderBook:
     """Keeps where orders stand."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, metrics: OrderMetrics | None = None, clock: Clock = utc_now) -> None:
         self._database = database
+        self._metrics = metrics or OrderMetrics()
+        self._clock = clock
         self._recorded: Together[_Record, None] = Together(self._record)
         self._found: Together[str, OrderReading] = Together(self._find, patience=_PATIENCE)
 
     async def record(self, *, order_id: str, state: OrderState, timeline: Sequence[TimelineEntry]) -> None:
         """Note what happened to an order and where it stands after that. Repeated or late, it changes nothing newer."""
-        if timeline:
+        if not timeline:
+            return
+        with self._metrics.writes_waiting.track_inprogress():
             await self._recorded.ask(_Record(order_id, state, timeline))
+        now = self._clock()
+        for entry in timeline:
+            self._metrics.write_lag.observe(max(0.0, (now - entry.at).total_seconds()))
 
     async def _record(self, records: Sequence[_Record]) -> Sequence[Exception | None]:
         # Orders in the sequence of their ids: two processes then wait for each other one way round only.

@@ -10,6 +10,7 @@ from enum import StrEnum
 from services.order import repository
 from services.order.admission import Admission
 from services.order.errors import AmountMismatch
+from services.order.metrics import OrderMetrics
 from services.order.provider import (
     InsufficientFunds,
     Intent,
@@ -39,11 +40,18 @@ class Payments:
     """Charges orders and gives the money back. Tells the admission of each outcome, and how long it took to know it."""
 
     def __init__(
-        self, database: Database, provider: PaymentProvider, admission: Admission, clock: Clock = utc_now
+        self,
+        database: Database,
+        provider: PaymentProvider,
+        admission: Admission,
+        clock: Clock = utc_now,
+        *,
+        metrics: OrderMetrics | None = None,
     ) -> None:
         self._database = database
         self._provider = provider
         self._admission = admission
+        self._metrics = metrics or OrderMetrics()
         self._clock = clock
 
     async def pay(self, *, order_id: str, amount: int, currency: str, payment_method: str) -> None:
@@ -173,6 +181,8 @@ class Payments:
         noted_before = await self._database.write(work)
         if noted_before is not None:
             _raise_unless_standing(noted_before)
+            return
+        self._metrics.payments.labels(outcome.value).observe((now - payment.updated_at).total_seconds())
 
     async def _end(self, order_id: str, end: PaymentState) -> None:
         """Note how a payment that was called off has ended."""

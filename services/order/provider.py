@@ -6,18 +6,23 @@ cancelled intent never: those two are the ground that the saga stands on. Every 
 """
 
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Protocol, TypeVar
+from functools import wraps
+from types import CoroutineType
+from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar
 
 import aiohttp
 import stripe
 
+from services.order.metrics import OrderMetrics
 from services.shared.errors import Refused, ShopError, Unavailable
 from services.shared.settings import PaymentSettings
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 stripe.enable_telemetry = False  # it would leave a file in the home directory and time every call
@@ -124,13 +129,33 @@ class PaymentProvider(Protocol):
         ...
 
 
+def _measured(
+    call: "Callable[Concatenate[StripeProvider, P], CoroutineType[Any, Any, T]]",
+) -> "Callable[Concatenate[StripeProvider, P], CoroutineType[Any, Any, T]]":
+    """Measure how long a call takes, by what it comes to."""
+
+    @wraps(call)
+    async def measured(provider: "StripeProvider", *args: P.args, **kwargs: P.kwargs) -> T:
+        began, outcome = time.perf_counter(), "answered"
+        try:
+            return await call(provider, *args, **kwargs)
+        except ShopError as error:
+            outcome = error.code
+            raise
+        finally:
+            provider.metrics.provider.labels(call.__name__, outcome).observe(time.perf_counter() - began)
+
+    return measured
+
+
 class StripeProvider(PaymentProvider):
     """Stripe, or what speaks its wire, at `settings.url`. Never repeats a call by itself: that is the saga's part.
 
     Used and closed in one event loop.
     """
 
-    def __init__(self, settings: PaymentSettings) -> None:
+    def __init__(self, settings: PaymentSettings, metrics: OrderMetrics | None = None) -> None:
+        self.metrics = metrics or OrderMetrics()
         self._transport = _Transport(settings.timeout_seconds)
         client = stripe.StripeClient(
             settings.key.get_secret_value(),
@@ -141,6 +166,7 @@ class StripeProvider(PaymentProvider):
         self._intents = client.v1.payment_intents
         self._refunds = client.v1.refunds
 
+    @_measured
     async def create_intent(self, *, order_id: str, amount: int, currency: str) -> Intent:
         async def ask(options: stripe.RequestOptions) -> Intent:
             created = await self._intents.create_async(
@@ -158,10 +184,12 @@ class StripeProvider(PaymentProvider):
             # A second intent is harmless: only the first that is noted is ever confirmed.
             return await _ask_by_key(f"{order_id}:intent", ask, stale=stripe.APIError)
 
+    @_measured
     async def find_intent(self, intent_id: str) -> Intent:
         with _faults_named(intent_id):
             return _intent(await self._intents.retrieve_async(intent_id))
 
+    @_measured
     async def confirm(self, *, order_id: str, intent_id: str, payment_method: str) -> Intent:
         async def ask(options: stripe.RequestOptions) -> Intent:
             # Nobody is at hand to pass an extra check, so needing one is a decline.
@@ -185,6 +213,7 @@ class StripeProvider(PaymentProvider):
             intent = await self.find_intent(intent_id)  # the key would give this same answer for ever
         return _charged(order_id, intent)
 
+    @_measured
     async def cancel_intent(self, *, order_id: str, intent_id: str) -> Intent:
         # No key: a cancelled intent stays so, and a stored answer could only be an old one.
         with _faults_named(order_id):
@@ -198,6 +227,7 @@ class StripeProvider(PaymentProvider):
             raise ProviderUnavailable(f"{order_id}: the intent is neither void nor charged but {intent.status}")
         return intent
 
+    @_measured
     async def refund(self, *, order_id: str, intent_id: str, amount: int) -> None:
         async def ask(options: stripe.RequestOptions) -> stripe.Refund:
             return await self._refunds.create_async({"payment_intent": intent_id, "amount": amount}, options)

@@ -118,6 +118,29 @@ async def set_admission(session: AsyncSession, state: AdmissionState) -> None:
     await change(session, _SET_ADMISSION, {"of": state.name, **state.model_dump(exclude={"name"})})
 
 
+async def waiting_in(session: AsyncSession, status: str) -> tuple[int, datetime | None]:
+    """How many orders stand at a status, and since when the one does that came first."""
+    counted = (await session.exec(select(func.count()).where(OrderView.order_status == status))).one()
+    first = select(OrderView.updated_at).where(OrderView.order_status == status).order_by(col(OrderView.order_id))
+    return counted, (await session.exec(first.limit(1))).first()
+
+
+async def needing_attention(session: AsyncSession, status: str | None = None) -> int:
+    """How many orders need attention; with a status, of those that stand there."""
+    # Not `.is_(…)`: MySQL uses no index for `IS true`.
+    statement = select(func.count()).where(OrderView.needs_attention == True)  # noqa: E712
+    if status is not None:
+        statement = statement.where(OrderView.order_status == status)
+    return (await session.exec(statement)).one()
+
+
+async def unstarted(session: AsyncSession) -> tuple[int, datetime | None]:
+    """How many accepted orders have no workflow yet, and since when one of them has been waiting for it at most."""
+    none = col(Order.started_at).is_(None)
+    counted = (await session.exec(select(func.count()).where(none))).one()
+    return counted, (await session.exec(select(func.min(Order.order_date)).where(none))).one()
+
+
 async def has_claimable(session: AsyncSession, now: datetime) -> bool:
     """Whether there is an order that has no workflow and belongs to nobody."""
     return (await session.exec(_claimable(now).limit(1))).first() is not None

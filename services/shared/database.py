@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
+from prometheus_client import CollectorRegistry
 from sqlalchemy import UpdateBase, event, insert
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection, Dialect
@@ -25,6 +26,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.shared import sqlite
 from services.shared.errors import DatabaseUnavailable
+from services.shared.metrics import DatabaseMetrics
 from services.shared.settings import PoolSettings
 
 T = TypeVar("T")
@@ -80,9 +82,17 @@ class UtcDateTime(TypeDecorator[datetime]):
 class Database:
     """One team's database."""
 
-    def __init__(self, url: str, pool: PoolSettings | None = None) -> None:
+    def __init__(
+        self, url: str, pool: PoolSettings | None = None, *, name: str = "", metrics: DatabaseMetrics | None = None
+    ) -> None:
+        """`name` is what `metrics` call it."""
         self._settings = pool or PoolSettings()
+        self._name = name
+        self._metrics = metrics or DatabaseMetrics(CollectorRegistry())
         self.engine = _engine(url, self._settings)
+        if metrics is not None:
+            limit = self._settings.size + self._settings.overflow
+            metrics.watch(name, self.engine.sync_engine, limit=limit)
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -114,9 +124,18 @@ class Database:
         await self.engine.dispose()
 
     async def _attempt(self, work: Work[T], *, writes: bool) -> T:
-        cause = "no answer"
         self._under_way += 1
         self._idle.clear()
+        try:
+            with self._metrics.transaction(self._name, writes=writes):
+                return await self._repeated(work, writes=writes)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    async def _repeated(self, work: Work[T], *, writes: bool) -> T:
+        cause = "no answer"
         try:
             async with asyncio.timeout(self._settings.transaction_seconds):
                 for attempt in range(1, self._settings.attempts + 1):
@@ -126,16 +145,13 @@ class Database:
                         if _is_ours(error):
                             raise
                         cause = _cause(error)
+                        self._metrics.gave_up(self._name)
                         _log.warning("transaction given up by the database", attempt=attempt, error=cause)
                         if attempt == self._settings.attempts or not _is_repeatable(error):
                             break
                     await asyncio.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**attempt)
         except TimeoutError:
             cause = f"not done within {self._settings.transaction_seconds:g} s, {cause}"
-        finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._idle.set()
         raise DatabaseUnavailable(cause)
 
     async def _once(self, work: Work[T], *, writes: bool) -> T:

@@ -208,6 +208,8 @@ class ApiSettings(Settings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    liveness_file: Path | None = None
+    """Touched every 5 s while the event loop turns."""
     drain_seconds: int = Field(default=10, ge=0)
     """How long requests in flight may take to finish after SIGTERM."""
     max_requests: int = Field(default=256, ge=1)

@@ -12,11 +12,12 @@ import api
 from deploy.issuer import AUDIENCE, ISSUER
 from services.delivery.deliveries import Deliveries
 from services.delivery.stock import Warehouse
-from services.gateway import operations, stream
+from services.gateway import stream
 from services.gateway.parts import Parts
 from services.gateway.stock_hint import StockHint
 from services.gateway.tokens import SigningKeys, Tokens
 from services.marketing.coupons import Coupons
+from services.order import figures
 from services.order.acceptance import Acceptance
 from services.order.admission import Admission
 from services.order.book import OrderBook
@@ -47,7 +48,8 @@ async def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def shop(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
     """The API with its lifespan entered, 10 pieces of tea at 4500 won and 1 pot at 90000 won."""
-    monkeypatch.setattr(operations, "INTAKE_SECONDS", 30)
+    monkeypatch.setattr(figures, "READ_SECONDS", 30)
+    monkeypatch.setattr(figures, "KEPT_SECONDS", 0)
     monkeypatch.setattr(stream, "STREAM_SECONDS", 0)
     for team in TEAMS:
         await asyncio.to_thread(shutil.copy, migrated / f"{team}.db", tmp_path)

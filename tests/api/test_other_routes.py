@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from services.delivery.stock import MOST_ON_HAND
-from services.gateway import operations
 from services.gateway.caller import Role
+from services.order import figures
 from services.order.admission import Admission, AdmissionReport
 from services.order.circuit import AdmissionRules
 from services.order.statuses import EventType, OrderState, OrderStatus, PayStatus
@@ -384,7 +384,7 @@ class Hanging(Admission):
 async def test_figures_of_a_database_that_does_not_answer_keep_no_others_back(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operations, "INTAKE_SECONDS", 0.01)
+    monkeypatch.setattr(figures, "READ_SECONDS", 0.01)
     shop.exchange(admission=Hanging(AdmissionRules()))
     async with asyncio.timeout(30):
         answer = await shop.client.get("/metrics")

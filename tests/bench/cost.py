@@ -13,6 +13,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHistory
 from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
 
+from services.shared.metrics import ProcessMetrics
 from services.shared.settings import TEAMS, WorkerSettings
 from tests.bench.customers import Customers, customers
 from tests.bench.stage import Stage
@@ -154,7 +155,8 @@ def _is_settled(history: WorkflowHistory) -> bool:
 async def _workers(client: Client) -> AsyncGenerator[None]:
     async with AsyncExitStack() as stack:
         for team in TEAMS:
-            await stack.enter_async_context(await team_worker(team, client, WorkerSettings(), stack))
+            measured = ProcessMetrics(team, "bench")
+            await stack.enter_async_context(await team_worker(team, client, WorkerSettings(), measured, stack))
         yield
 
 

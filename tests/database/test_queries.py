@@ -231,6 +231,10 @@ def order_queries() -> Iterable[Query]:
     yield Query(partial(order.events_of_orders, order_ids=[known], after=0))
     yield Query(partial(order.events_of_orders, order_ids=[known], after=2))
     yield Query(partial(order.events_of_orders, order_ids=followed, after=2), reads=2 * len(followed))
+    yield Query(partial(order.waiting_in, status=OrderStatus.ORDER_PLACED), reads=ORDERS // 100 + 6)
+    yield Query(partial(order.needing_attention), reads=ORDERS // 100 + 2)
+    yield Query(partial(order.needing_attention, status=OrderStatus.ORDER_CANCELING), reads=2 * ORDERS // 100 + 2)
+    yield Query(partial(order.unstarted), reads=2 * 500 + 4)  # those that wait, twice
     yield Query(partial(order.pending_payments))
     yield Query(partial(order.pending_order, newest=False))
     yield Query(partial(order.pending_order, newest=True))
