@@ -54,7 +54,7 @@ class Urls(BaseModel):
     temporalUi: str
     payments: str
     codec: str
-    metrics: dict[str, str]
+    metrics: dict[str, str] = Field(default_factory=dict[str, str])
     """Of each process of the shop's own, by its name."""
 
 
