@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
+from opentelemetry.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 
 from services.delivery.deliveries import Deliveries
@@ -27,7 +28,7 @@ from services.gateway.fields import KEY, Flag, Instant, OrderId
 from services.gateway.guard import Guard, stay
 from services.gateway.headers import install_headers
 from services.gateway.openapi import headers, install_openapi, operation_id, order_links, refusals, revalidated
-from services.gateway.operations import Metrics, install_operations
+from services.gateway.operations import PROBES, Metrics, install_operations
 from services.gateway.parts import Parts, parts
 from services.gateway.problems import Forbidden, IdempotencyKeyMissing, install_problems, problem
 from services.gateway.rates import RateLimits, Rates
@@ -56,6 +57,7 @@ from services.shared.logs import configure_logs
 from services.shared.metrics import Exposition, ProcessMetrics
 from services.shared.process import end
 from services.shared.settings import (
+    TEAMS,
     ApiSettings,
     AuthSettings,
     CodecSettings,
@@ -64,9 +66,11 @@ from services.shared.settings import (
     OrderSettings,
     PoolSettings,
     RateSettings,
+    TraceSettings,
     WrongSetting,
     read_settings,
 )
+from services.shared.telemetry import tracer_of, tracing
 from workflows.client import OrderEngine, PreconditionFailed, TooLate, connect
 from workflows.codec import history_codec
 from workflows.telemetry import Telemetry
@@ -125,8 +129,9 @@ async def place_order(
         metrics.refused.labels(error.reason if isinstance(error, OrderIntakePaused) else error.code).inc()
         raise
     order, replayed = reading.order, reading.replayed
+    structlog.contextvars.bind_contextvars(order_id=order.order_id)
     if not replayed:
-        _log.info("order accepted", order_id=order.order_id)
+        _log.info("order accepted")
         metrics.accepted.inc()
         shop.dispatcher.offer(order)
     more = {"Location": f"/orders/{order.order_id}"}
@@ -288,8 +293,9 @@ def create_app(
     rates: RateSettings | None = None,
     registry: CollectorRegistry | None = None,
     of_the_engine: Exposition | None = None,
+    tracer_provider: TracerProvider | None = None,
 ) -> FastAPI:
-    """The app around its parts, with `routers` beside its own.
+    """The app around its parts, with `routers` beside its own; with a `tracer_provider`, requests are traced.
 
     While it lives, what was accepted is handed to the engine, the issuer's keys are kept fresh, and who follows a
     timeline is told what happens. `/metrics` shows what is in `registry`, and what the engine's client has measured.
@@ -320,6 +326,15 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
+        telemetry={
+            "tracer_provider": tracer_provider,
+            "tracing": tracer_provider is not None,
+            "metrics": False,  # the shop's own, for Prometheus
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+            "exclude": lambda scope: scope.get("path") in PROBES,
+        },
     )
     app.state.parts = shop
     app.state.metrics = Metrics(registry)
@@ -343,7 +358,7 @@ def create_app(
     return app
 
 
-async def _serve(*routers: APIRouter) -> None:
+async def _serve(routers: Sequence[APIRouter], tracer_provider: TracerProvider | None) -> None:
     databases, pool, rules, auth, rates, settings = (
         read_settings(DatabaseSettings),
         read_settings(PoolSettings),
@@ -353,11 +368,12 @@ async def _serve(*routers: APIRouter) -> None:
         read_settings(ApiSettings),
     )
     measured, telemetry = ProcessMetrics("api", VERSION), Telemetry()
+    tracer = tracer_of(tracer_provider)
     order, delivery, marketing = (
-        Database(databases.url(team), pool, name=team, metrics=measured.databases)
-        for team in ("order", "delivery", "marketing")
+        Database(databases.url(team), pool, name=team, metrics=measured.databases, tracer=tracer) for team in TEAMS
     )
-    client = await connect(codec=history_codec(read_settings(CodecSettings)), lazy=True, runtime=telemetry.runtime)
+    codec = history_codec(read_settings(CodecSettings))
+    client = await connect(codec=codec, lazy=True, runtime=telemetry.runtime, tracer=tracer)
     engine = OrderEngine(
         client,
         payment_budget=rules.payment_budget,
@@ -394,6 +410,7 @@ async def _serve(*routers: APIRouter) -> None:
         rates=rates,
         registry=measured.registry,
         of_the_engine=telemetry.exposition,
+        tracer_provider=tracer_provider,
     )
     # What was loaded by now stays. Looked through at each full collection, it kept everybody waiting for 80 ms.
     gc.freeze()
@@ -410,7 +427,8 @@ def main(*routers: APIRouter) -> int:
     """
     try:
         configure_logs("api", read_settings(LogSettings))
-        asyncio.run(_serve(*routers))
+        with tracing("api", read_settings(TraceSettings)) as tracer_provider:
+            asyncio.run(_serve(routers, tracer_provider))
     except WrongSetting as error:
         print(error, file=sys.stderr)  # noqa: T201  (for the person who started it)
         return 1

@@ -15,11 +15,13 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
+from opentelemetry.trace import Tracer
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.contract import DELIVERY_QUEUE, MARKETING_QUEUE, ORDER_QUEUE
 from activities.delivery import DeliveryActivities
+from activities.logs import NamedInLogs
 from activities.marketing import MarketingActivities
 from activities.order import OrderActivities
 from services.delivery.deliveries import Deliveries
@@ -47,10 +49,12 @@ from services.shared.settings import (
     PaymentSettings,
     PoolSettings,
     Team,
+    TraceSettings,
     WorkerSettings,
     WrongSetting,
     read_settings,
 )
+from services.shared.telemetry import tracer_of, tracing
 from workflows.client import OrderEngine, connect
 from workflows.codec import HistoryCodec, history_codec
 from workflows.order import OrderWorkflow
@@ -73,13 +77,14 @@ def main() -> int:
         name = f"worker-{team}"
         configure_logs(name, read_settings(LogSettings))
         settings = read_settings(WorkerSettings)
-        return asyncio.run(_run(name, teams, settings))
+        with tracing(name, read_settings(TraceSettings)) as tracer_provider:
+            return asyncio.run(_run(name, teams, settings, tracer_of(tracer_provider)))
     except WrongSetting as error:
         print(error, file=sys.stderr)  # noqa: T201  (for the person who started it)
         return 1
 
 
-async def _run(name: str, teams: Sequence[Team], settings: WorkerSettings) -> int:
+async def _run(name: str, teams: Sequence[Team], settings: WorkerSettings, tracer: Tracer | None) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _begin_stop, stop, settings.hard_deadline_seconds)
@@ -98,10 +103,10 @@ async def _run(name: str, teams: Sequence[Team], settings: WorkerSettings) -> in
             health(settings.health_host, settings.health_port, ready=ready, metrics=metrics)
         )
         await stack.enter_async_context(background(keep_alive(settings.liveness_file)))
-        client = await _connected(stop, history_codec(read_settings(CodecSettings)), telemetry)
+        client = await _connected(stop, history_codec(read_settings(CodecSettings)), telemetry, tracer)
         if client is None:
             return 0
-        workers += [await _worker(team, client, settings, measured, stack) for team in teams]
+        workers += [await _worker(team, client, settings, measured, stack, tracer) for team in teams]
         running = [asyncio.create_task(worker.run()) for worker in workers]
         _log.info("polling", teams=list(teams), build_id=settings.build_id)
         stopping = asyncio.create_task(stop.wait())
@@ -124,11 +129,13 @@ def _begin_stop(stop: asyncio.Event, hard_deadline: float) -> None:
         stop.set()
 
 
-async def _connected(stop: asyncio.Event, codec: HistoryCodec | None, telemetry: Telemetry) -> Client | None:
+async def _connected(
+    stop: asyncio.Event, codec: HistoryCodec | None, telemetry: Telemetry, tracer: Tracer | None
+) -> Client | None:
     """A client, as soon as the engine answers; nothing when the process is told to stop first."""
     while not stop.is_set():
         try:
-            return await connect(codec=codec, runtime=telemetry.runtime)
+            return await connect(codec=codec, runtime=telemetry.runtime, tracer=tracer)
         except RuntimeError as error:  # what the SDK raises when it cannot connect
             _log.warning("the engine is away; trying again", error=str(error))
         try:
@@ -145,9 +152,10 @@ async def _worker(
     settings: WorkerSettings,
     measured: ProcessMetrics,
     stack: AsyncExitStack,
+    tracer: Tracer | None = None,
 ) -> Worker:
     url, pool = read_settings(DatabaseSettings).url(team), read_settings(PoolSettings)
-    database = Database(url, pool, name=team, metrics=measured.databases)
+    database = Database(url, pool, name=team, metrics=measured.databases, tracer=tracer)
     stack.push_async_callback(database.close)
 
     def worker(queue: str, activities: Sequence[Callable[..., Any]], **options: Any) -> Worker:
@@ -157,6 +165,7 @@ async def _worker(
             activities=activities,
             graceful_shutdown_timeout=timedelta(seconds=settings.grace_seconds),
             build_id=settings.build_id,
+            interceptors=[NamedInLogs()],
             **options,
         )
 
@@ -177,7 +186,7 @@ async def _worker(
         )
     rules = read_settings(OrderSettings)
     metrics = OrderMetrics(measured.registry)
-    provider = StripeProvider(read_settings(PaymentSettings), metrics)
+    provider = StripeProvider(read_settings(PaymentSettings), metrics, tracer=tracer)
     stack.push_async_callback(provider.close)
     payments = Payments(database, provider, Admission(admission_rules(rules)), metrics=metrics)
     orders = OrderActivities(payments, OrderBook(database, metrics=metrics))

@@ -44,6 +44,7 @@ from services.shared.settings import (
     PoolSettings,
     RateSettings,
     Team,
+    TraceSettings,
     WorkerSettings,
 )
 from workflows.messages import SEARCH_ATTRIBUTES
@@ -325,7 +326,7 @@ def main() -> int:
     try:
         settings = read_settings(StackSettings)
         databases = read_settings(DatabaseSettings)
-        for kind in (PoolSettings, OrderSettings, ApiSettings, RateSettings, WorkerSettings):
+        for kind in (PoolSettings, OrderSettings, ApiSettings, RateSettings, TraceSettings, WorkerSettings):
             read_settings(kind)  # what the children will read
         with data_directory(settings.data_dir) as data_dir:
             stack_file(data_dir).unlink(missing_ok=True)

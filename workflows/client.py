@@ -3,9 +3,15 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from temporalio.client import Client, WithStartWorkflowOperation, WorkflowExecutionStatus, WorkflowUpdateFailedError
+from opentelemetry.trace import Tracer
+from temporalio.client import (
+    Client,
+    WithStartWorkflowOperation,
+    WorkflowExecutionStatus,
+    WorkflowUpdateFailedError,
+)
 from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError as UpdateTimeout
 from temporalio.common import (
     SearchAttributeKey,
@@ -26,6 +32,7 @@ from services.order.statuses import CancelReason, OrderState
 from services.order.tables import Order
 from services.shared.errors import NotFound, Refused, Unavailable
 from services.shared.money import format_amount
+from services.shared.telemetry import trace_of
 from workflows.codec import HistoryCodec, HistoryFailures
 from workflows.journal import CANCEL_REASON, NEEDS_ATTENTION, ORDER_STATUS
 from workflows.messages import (
@@ -38,6 +45,9 @@ from workflows.messages import (
     WaiveCoupon,
 )
 from workflows.order import OrderWorkflow
+
+if TYPE_CHECKING:
+    from temporalio.contrib.opentelemetry import TracingInterceptor
 
 CUSTOMER_ID = SearchAttributeKey.for_keyword("CustomerId")
 PRODUCT_ID = SearchAttributeKey.for_keyword("ProductId")
@@ -104,17 +114,34 @@ def data_converter(codec: HistoryCodec | None) -> DataConverter:
     return replace(_CONVERTER, payload_codec=codec, failure_converter_class=HistoryFailures)
 
 
-async def connect(*, codec: HistoryCodec | None, lazy: bool = False, runtime: Runtime | None = None) -> Client:
+async def connect(
+    *, codec: HistoryCodec | None, lazy: bool = False, runtime: Runtime | None = None, tracer: Tracer | None = None
+) -> Client:
     """A client of the engine that the standard `TEMPORAL_*` variables name, which writes and reads by this codec.
 
-    A lazy one connects with its first call, so that a process can start while the engine is away.
+    A lazy one connects with its first call, so that a process can start while the engine is away. With a `tracer`, what
+    it and its workers do is traced: an order's trace goes on in headers from its start to its activities.
     """
     config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
     config.setdefault("target_host", "127.0.0.1:7233")
     config.setdefault("keep_alive_config", _KEEP_ALIVE)
     if config["target_host"].startswith(("127.", "localhost")):
         config["grpc_compression"] = GrpcCompression.NONE  # costs more than it saves on one machine
-    return await Client.connect(**config, data_converter=data_converter(codec), lazy=lazy, runtime=runtime)
+    interceptors = [] if tracer is None else [traced(tracer)]
+    return await Client.connect(
+        **config, data_converter=data_converter(codec), lazy=lazy, runtime=runtime, interceptors=interceptors
+    )
+
+
+def traced(tracer: Tracer) -> "TracingInterceptor":
+    """Makes spans of what a client and its workers do, none of them when a workflow is replayed.
+
+    A message to an order is a call in the trace of its own request; in the trace of the order, what it came to has a
+    link there. An order can be told things for a week: its trace stays the story of the order.
+    """
+    from temporalio.contrib.opentelemetry import TracingInterceptor  # loads the SDK
+
+    return TracingInterceptor(tracer)
 
 
 class OrderEngine:
@@ -139,9 +166,10 @@ class OrderEngine:
     async def start(self, order: Order) -> None:
         """Start an order's workflow; one that runs or has ended is fine. Raises `EngineUnavailable`."""
         try:
-            await self._client.start_workflow(
-                OrderWorkflow.run, self._input(order), rpc_timeout=self._rpc_timeout, **self._options(order)
-            )
+            with trace_of(order.traceparent):
+                await self._client.start_workflow(
+                    OrderWorkflow.run, self._input(order), rpc_timeout=self._rpc_timeout, **self._options(order)
+                )
         except WorkflowAlreadyStartedError:
             return
         except _AWAY as error:
@@ -153,12 +181,13 @@ class OrderEngine:
         Raises `EngineUnavailable`.
         """
         try:
-            await self._client.start_workflow(
-                OrderWorkflow.run,
-                self._input(order, resumed),
-                rpc_timeout=self._rpc_timeout,
-                **self._options(order, resumed, reuse=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY),
-            )
+            with trace_of(order.traceparent):
+                await self._client.start_workflow(
+                    OrderWorkflow.run,
+                    self._input(order, resumed),
+                    rpc_timeout=self._rpc_timeout,
+                    **self._options(order, resumed, reuse=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY),
+                )
         except WorkflowAlreadyStartedError:
             return
         except _AWAY as error:
@@ -181,9 +210,10 @@ class OrderEngine:
         )
         try:
             async with asyncio.timeout(self._rpc_timeout.total_seconds()):
-                await self._client.execute_update_with_start_workflow(  # pyright: ignore[reportUnknownMemberType]
-                    OrderWorkflow.flag, flag, start_workflow_operation=start, rpc_timeout=self._rpc_timeout
-                )
+                with trace_of(order.traceparent):
+                    await self._client.execute_update_with_start_workflow(  # pyright: ignore[reportUnknownMemberType]
+                        OrderWorkflow.flag, flag, start_workflow_operation=start, rpc_timeout=self._rpc_timeout
+                    )
         except WorkflowAlreadyStartedError as error:
             raise TooLate(order.order_id) from error
         except (TimeoutError, UpdateTimeout, *_AWAY) as error:
@@ -215,12 +245,14 @@ class OrderEngine:
         )
         try:
             async with asyncio.timeout(timeout):
-                await self._client.execute_update_with_start_workflow(  # pyright: ignore[reportUnknownMemberType]
-                    OrderWorkflow.payment_known,
-                    start_workflow_operation=start,
-                    id="payment-known",  # one for all who wait: updates in flight are limited, and cancel needs room
-                    rpc_timeout=timedelta(seconds=timeout),
-                )
+                with trace_of(order.traceparent):
+                    await self._client.execute_update_with_start_workflow(  # pyright: ignore[reportUnknownMemberType]
+                        OrderWorkflow.payment_known,
+                        start_workflow_operation=start,
+                        # One for all who wait: updates in flight are limited, and cancel needs room.
+                        id="payment-known",
+                        rpc_timeout=timedelta(seconds=timeout),
+                    )
         except (TimeoutError, TemporalError, *_AWAY):
             return
 

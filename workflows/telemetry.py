@@ -5,6 +5,8 @@ import socket
 import aiohttp
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
+from activities.logs import sdk_logging
+
 _HOST = "127.0.0.1"
 _ATTEMPTS = 5
 # Of the SDK itself, in seconds: from a poll that is answered at once to a team that is away for hours.
@@ -49,7 +51,7 @@ def _started() -> tuple[Runtime, str]:
             histogram_bucket_overrides=_BUCKETS,
         )
         try:
-            telemetry = TelemetryConfig(metrics=metrics, attach_service_name=False)
+            telemetry = TelemetryConfig(metrics=metrics, logging=sdk_logging(), attach_service_name=False)
             return Runtime(telemetry=telemetry), f"http://{address}/metrics"
         except ValueError:  # somebody took the port in the meantime
             if attempt == _ATTEMPTS - 1:

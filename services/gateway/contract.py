@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any, ClassVar
 
+import structlog
 from fastapi import Request, Response
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.exceptions import RequestValidationError
@@ -12,6 +13,7 @@ from fastapi.params import Query
 from fastapi.routing import APIRoute
 
 from services.gateway.caller import Only
+from services.gateway.fields import ORDER_ID
 from services.gateway.problems import BadRequest
 from services.shared.errors import Refused
 
@@ -51,6 +53,9 @@ class ShopRoute(APIRoute):
         only = [one.call for one in self.dependant.dependencies if isinstance(one.call, Only)]
 
         async def checked(request: Request) -> Response:
+            order_id: str = request.path_params.get("orderId", "")
+            if re.match(ORDER_ID, order_id):
+                structlog.contextvars.bind_contextvars(order_id=order_id)
             for door in only:
                 await door(request)  # before its body: who may not come in does not keep a place while it arrives
             preferred(request, offers)

@@ -151,7 +151,8 @@ Reason = Annotated[str, _text(200)]
 Phone = Annotated[
     str, _Text(30, PHONE, "phone_number", "Should be a Korean phone number, such as 010-1234-5678", _national)
 ]
-OrderId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$"), Path(alias="orderId")]
+ORDER_ID = r"^[A-Za-z0-9_-]{1,64}$"
+OrderId = Annotated[str, StringConstraints(pattern=ORDER_ID), Path(alias="orderId")]
 ProductId = Annotated[Code, Path(alias="productId")]
 Limit = Annotated[int, Field(strict=True, ge=1, le=100), BeforeValidator(_number)]
 Qty = Annotated[Limit, WithJsonSchema(_whole(100, "^(?:[1-9][0-9]?|100)$"))]

@@ -75,6 +75,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send, self._metrics, self._largest_body, self._request_seconds)
+        structlog.contextvars.clear_contextvars()  # a pipelined request begins in the context of the one before
         structlog.contextvars.bind_contextvars(request_id=request_id(exchange.request))
         bind_trace_id(exchange.request)
         try:

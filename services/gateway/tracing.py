@@ -5,6 +5,8 @@ import re
 import structlog
 from fastapi import Request
 
+from services.shared.telemetry import current_traceparent
+
 _TRACEPARENT = re.compile(
     r"(?!ff)(?P<version>[0-9a-f]{2})"
     r"-(?P<trace>(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16})"
@@ -17,8 +19,11 @@ _SAMPLED = 0x01
 def traceparent(request: Request) -> str | None:
     """The `traceparent` of a request, 55 characters; nothing where it has none, several, or one that is malformed.
 
+    While this process traces it is that of the request's own span, a part of the caller's trace or the first of one.
     One of a later version than `00` is read as far as it is known, and becomes one of `00`.
     """
+    if own := current_traceparent():
+        return own
     given = request.headers.getlist("traceparent")
     found = _TRACEPARENT.fullmatch(given[0]) if len(given) == 1 else None
     if found is None:
@@ -30,6 +35,5 @@ def traceparent(request: Request) -> str | None:
 
 def bind_trace_id(request: Request) -> None:
     """Name a request's trace in each line that is logged about it, where it belongs to one."""
-    structlog.contextvars.unbind_contextvars("trace_id")  # a pipelined request begins in the context of the one before
     if known := traceparent(request):
         structlog.contextvars.bind_contextvars(trace_id=known.split("-")[1])

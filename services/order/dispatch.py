@@ -11,6 +11,7 @@ from services.order.tables import Order
 from services.shared.clock import Clock, utc_now
 from services.shared.database import Database
 from services.shared.errors import Unavailable
+from services.shared.telemetry import trace_of
 from services.shared.together import Together
 
 Start = Callable[[Order], Awaitable[None]]
@@ -117,14 +118,15 @@ class Dispatcher:
             return []
 
     async def _begin(self, order: Order) -> None:
-        try:
-            async with asyncio.timeout(self._inbox.lease_left(order)):
-                await self._start(order)
-            await self._inbox.mark_started(order.order_id)
-        except Exception as error:  # one order must not hold back the others
-            _log.warning("an order's workflow was not started", order_id=order.order_id, error=_told(error))
-            if isinstance(error, Unavailable):
-                await asyncio.sleep(_PAUSE_SECONDS)
+        with structlog.contextvars.bound_contextvars(order_id=order.order_id), trace_of(order.traceparent):
+            try:
+                async with asyncio.timeout(self._inbox.lease_left(order)):
+                    await self._start(order)
+                await self._inbox.mark_started(order.order_id)
+            except Exception as error:  # one order must not hold back the others
+                _log.warning("an order's workflow was not started", order_id=order.order_id, error=_told(error))
+                if isinstance(error, Unavailable):
+                    await asyncio.sleep(_PAUSE_SECONDS)
 
 
 def _told(error: Exception) -> str:

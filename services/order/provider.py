@@ -5,6 +5,7 @@ cancelled intent never: those two are the ground that the saga stands on. Every 
 `ProviderUnavailable` alone means "unknown, ask again".
 """
 
+import re
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
@@ -14,9 +15,11 @@ from enum import StrEnum
 from functools import wraps
 from types import CoroutineType
 from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import stripe
+from opentelemetry.trace import NoOpTracer, SpanKind, Status, StatusCode, Tracer
 
 from services.order.metrics import OrderMetrics
 from services.shared.errors import Refused, ShopError, Unavailable
@@ -27,6 +30,7 @@ T = TypeVar("T")
 
 stripe.enable_telemetry = False  # it would leave a file in the home directory and time every call
 
+_WHICH = re.compile("/(pi|re)_[^/]+")
 _NOW = stripe.RequestOptions()
 _REFUND_FAILED = ("failed", "canceled")
 _UNEXPECTED_STATE = "payment_intent_unexpected_state"
@@ -154,9 +158,11 @@ class StripeProvider(PaymentProvider):
     Used and closed in one event loop.
     """
 
-    def __init__(self, settings: PaymentSettings, metrics: OrderMetrics | None = None) -> None:
+    def __init__(
+        self, settings: PaymentSettings, metrics: OrderMetrics | None = None, *, tracer: Tracer | None = None
+    ) -> None:
         self.metrics = metrics or OrderMetrics()
-        self._transport = _Transport(settings.timeout_seconds)
+        self._transport = _Transport(settings.timeout_seconds, tracer or NoOpTracer())
         client = stripe.StripeClient(
             settings.key.get_secret_value(),
             base_addresses={"api": settings.url.rstrip("/")},
@@ -202,10 +208,10 @@ class StripeProvider(PaymentProvider):
             try:
                 intent = await _ask_by_key(f"{order_id}:confirm", ask, stale=stripe.APIError)
             except stripe.CardError as error:
-                raise _decline(order_id, error) from error
+                raise _decline(order_id, error) from None
             except stripe.InvalidRequestError as error:
                 if error.param == "payment_method":
-                    raise PaymentDeclined(_told(order_id, error)) from error
+                    raise PaymentDeclined(_told(order_id, error)) from None
                 if error.code != _UNEXPECTED_STATE:
                     raise
                 intent = await self.find_intent(intent_id)
@@ -246,7 +252,7 @@ class StripeProvider(PaymentProvider):
                     return
                 if _is_transient(error):
                     raise
-                raise RefundRefused(_told(order_id, error)) from error
+                raise RefundRefused(_told(order_id, error)) from None
         if refund.status in _REFUND_FAILED:
             raise RefundRefused(f"{order_id}: the refund {refund.id} is {refund.status}")
         if refund.status != "succeeded":  # the money is on its way, and may come back
@@ -257,25 +263,38 @@ class StripeProvider(PaymentProvider):
 
 
 class _Transport(stripe.HTTPClient):
-    """The client's way to the wire. Its own one keeps hold of the connection when a reply breaks off in the middle."""
+    """The client's way to the wire. Its own one keeps hold of the connection when a reply breaks off in the middle.
+
+    Each call is a span, which tells neither what was sent nor what came back.
+    """
 
     name = "aiohttp"
 
-    def __init__(self, timeout_seconds: float) -> None:
+    def __init__(self, timeout_seconds: float, tracer: Tracer) -> None:
         super().__init__()  # pyright: ignore[reportUnknownMemberType]  (stripe leaves a parameter without a type)
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._session: aiohttp.ClientSession | None = None
+        self._tracer = tracer
 
     async def request_async(
         self, method: str, url: str, headers: Mapping[str, str], post_data: str | None = None
     ) -> tuple[bytes, int, Mapping[str, str]]:
         self._session = self._session or self._open()
         request = self._session.request(method, url, headers=headers, data=post_data, allow_redirects=False)
-        try:
-            async with request as reply:
-                return await reply.read(), reply.status, reply.headers
-        except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError
-            raise stripe.APIConnectionError("The connection failed.") from error
+        with self._tracer.start_as_current_span(
+            f"{method.upper()} {_WHICH.sub('/{id}', urlsplit(url).path)}",
+            kind=SpanKind.CLIENT,
+            attributes={"http.request.method": method.upper(), "url.path": urlsplit(url).path},
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                async with request as reply:
+                    span.set_attribute("http.response.status_code", reply.status)
+                    return await reply.read(), reply.status, reply.headers
+            except (aiohttp.ClientError, OSError) as error:  # a timeout is an OSError
+                span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+                raise stripe.APIConnectionError("The connection failed.") from error
 
     async def close_async(self) -> None:
         if self._session is not None:
@@ -321,7 +340,7 @@ def _faults_named(about: str) -> Generator[None]:
         yield
     except stripe.StripeError as error:
         kind = ProviderUnavailable if _is_transient(error) else ProviderRejected
-        raise kind(_told(about, error)) from error
+        raise kind(_told(about, error)) from None
 
 
 def _is_transient(error: stripe.StripeError) -> bool:
@@ -342,7 +361,10 @@ def _decline_code(error: stripe.StripeError) -> str | None:
 
 
 def _told(about: str, error: stripe.StripeError) -> str:
-    """What an engineer may know of a failure: codes and Stripe's own request id, never what was sent."""
+    """What an engineer may know of a failure: codes and Stripe's own request id, never what was sent.
+
+    The client's error is not the cause of ours: its message repeats the payment method, for every log and trace.
+    """
     cause = type(error.__cause__).__name__ if error.__cause__ else None
     details = (error.http_status, error.code, _decline_code(error), error.request_id, cause)
     return f"{about}: {type(error).__name__} {' '.join(str(detail) for detail in details if detail)}"

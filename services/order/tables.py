@@ -31,7 +31,7 @@ class Order(OrderTable, table=True):
     """An order as it was accepted. The row is the promise to the customer, and the inbox of the dispatcher.
 
     `started_at` says when its workflow was started; until then `claimed_until` is the lease of whoever tries.
-    `traceparent` is the trace that the request belonged to (W3C Trace Context), where it named one.
+    `traceparent` is the trace that the request belonged to (W3C Trace Context), where it did.
     """
 
     __tablename__ = "orders"  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from prometheus_client import CollectorRegistry
 from sqlalchemy import UpdateBase, event, insert
 from sqlalchemy.dialects import mysql
@@ -83,9 +85,15 @@ class Database:
     """One team's database."""
 
     def __init__(
-        self, url: str, pool: PoolSettings | None = None, *, name: str = "", metrics: DatabaseMetrics | None = None
+        self,
+        url: str,
+        pool: PoolSettings | None = None,
+        *,
+        name: str = "",
+        metrics: DatabaseMetrics | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
-        """`name` is what `metrics` call it."""
+        """`name` is what `metrics` call it; with a `tracer`, statements are traced."""
         self._settings = pool or PoolSettings()
         self._name = name
         self._metrics = metrics or DatabaseMetrics(CollectorRegistry())
@@ -93,6 +101,9 @@ class Database:
         if metrics is not None:
             limit = self._settings.size + self._settings.overflow
             metrics.watch(name, self.engine.sync_engine, limit=limit)
+        if tracer is not None:
+            for way in ("do_execute", "do_executemany", "do_execute_no_params"):
+                event.listen(self.engine.sync_engine, way, _traced(tracer, way))
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -208,6 +219,7 @@ def _engine(url: str, settings: PoolSettings) -> AsyncEngine:
             pool_size=settings.size,
             max_overflow=settings.overflow,
             pool_reset_on_return=None,
+            hide_parameters=True,
             connect_args={
                 "async_creator_fn": sqlite.connect,
                 "timeout": settings.transaction_seconds / 2,  # a lock that is not had leaves time to say so
@@ -231,6 +243,7 @@ def _engine(url: str, settings: PoolSettings) -> AsyncEngine:
         # A unit of work ends its transaction itself, in its time. The pool's own ROLLBACK has no time limit: asked of a
         # silent server, it would keep the connection for ever.
         pool_reset_on_return=None,
+        hide_parameters=True,  # an error would show a customer's address in the log
         # A row that another transaction just committed must be seen by the statement after a duplicate key.
         isolation_level="READ COMMITTED",
         connect_args={
@@ -242,6 +255,39 @@ def _engine(url: str, settings: PoolSettings) -> AsyncEngine:
             f"wait_timeout = {idle_seconds}",
         },
     )
+
+
+def _traced(tracer: Tracer, way: str) -> Callable[..., bool]:
+    """Executes a statement in a span of its own, without its values, where it belongs to a trace.
+
+    Without one it is a round of somebody who looks for work, as each second brings some.
+    """
+
+    def execute(cursor: Any, statement: str, *parameters: Any) -> bool:
+        if not trace.get_current_span().get_span_context().is_valid:
+            return False  # SQLAlchemy executes it
+        engine = parameters[-1].engine
+        attributes = {
+            "db.system.name": engine.name,
+            "db.namespace": str(engine.url.database).rpartition("/")[2].removesuffix(".db"),
+            "db.query.text": statement,
+        }
+        # What the database says of an error may be a value: the kind of it will do.
+        with tracer.start_as_current_span(
+            statement.split(maxsplit=1)[0].upper(),
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                getattr(engine.dialect, way)(cursor, statement, *parameters)
+            except Exception as error:
+                span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+                raise
+        return True
+
+    return execute
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -79,6 +79,23 @@ class LogSettings(Settings):
     format: Literal["auto", "json", "terminal"] = "auto"
 
 
+class TraceSettings(Settings):
+    """Where spans go (OpenTelemetry's own `OTEL_…`, the rest of which its SDK reads); nowhere without an endpoint."""
+
+    otel_exporter_otlp_endpoint: AnyHttpUrl | None = None
+    otel_exporter_otlp_traces_endpoint: AnyHttpUrl | None = None
+    otel_exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
+    otel_exporter_otlp_traces_protocol: Literal["http/protobuf"] = "http/protobuf"
+    otel_traces_exporter: Literal["otlp", "none"] = "otlp"
+    otel_sdk_disabled: bool = False
+
+    @property
+    def on(self) -> bool:
+        """Whether this process traces at all."""
+        endpoint = self.otel_exporter_otlp_endpoint or self.otel_exporter_otlp_traces_endpoint
+        return endpoint is not None and self.otel_traces_exporter == "otlp" and not self.otel_sdk_disabled
+
+
 class PoolSettings(Settings):
     """How a process uses a database (`STREET12_POOL_…`). Times are in seconds."""
 

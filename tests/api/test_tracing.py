@@ -7,6 +7,7 @@ import pytest
 import structlog
 
 from tests.api.world import MINJI, ORDER, FakeEngine, Shop
+from tests.logged import logged
 
 ID, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACE = f"00-{ID}-{PARENT}-01"
@@ -98,3 +99,20 @@ async def test_what_is_logged_about_a_request_names_its_trace(shop: Shop) -> Non
         assert engine.bound["request_id"] == answer.headers["x-request-id"]
         assert engine.bound.get("trace_id") == named
         assert ("trace_id" in engine.bound) == (named is not None)
+
+
+async def test_what_is_logged_about_a_request_names_the_order_that_it_is_about(shop: Shop) -> None:
+    engine = Logging(shop.parts.book)
+    shop.exchange(engine=engine)
+    order_id = await shop.ordered()
+    await shop.client.post(f"/orders/{order_id}/cancel", headers=MINJI)
+    assert engine.bound["order_id"] == order_id
+    with logged() as lines:
+        await shop.client.get("/orders/order_x", headers=MINJI)
+        await shop.client.get("/products/none", headers=MINJI)
+        accepted = await shop.ordered()
+    of_order, of_product = lines.of("request refused")
+    assert of_order["order_id"] == "order_x"
+    assert "order_id" not in of_product, "it is the one of the request before"
+    assert [line["order_id"] for line in lines.of("order accepted")] == [accepted]
+    assert all(line["request_id"] for line in lines.of("request refused"))

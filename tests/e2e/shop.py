@@ -29,6 +29,8 @@ LIMITS = httpx2.Limits(max_connections=100, keepalive_expiry=2.0)
 """A connection that rests is let go before the API lets it go (5 s), which would meet the next request."""
 OPERATOR = bearer("op", Role.OPERATOR)
 CARRIER = bearer("carrier", Role.CARRIER)
+PRIVATE = ("굿맨", "서울시 12번가 12", "010-1234-5678")
+"""What customers say of themselves."""
 FINAL = ("Delivered", "PaymentDeclined", "OrderCanceled")
 _numbers = itertools.count(1)
 
@@ -112,9 +114,7 @@ class Wish:
         return {
             "productId": self.product_id,
             "qty": self.qty,
-            "username": "굿맨",
-            "address": "서울시 12번가 12",
-            "phoneNo": "010-1234-5678",
+            **dict(zip(("username", "address", "phoneNo"), PRIVATE, strict=True)),
             "paymentMethod": self.pay,
         }
 
@@ -406,6 +406,7 @@ async def open_shop(data_dir: Path, settings: Mapping[str, str]) -> AsyncGenerat
         said = log.read_text()
         assert status == 0, said
         assert "is killed" not in said, said
+        assert not [private for private in PRIVATE if private in said], "the log tells who ordered"
         assert not stack_file(data_dir).exists()
         assert not processes_with(f"STREET12_DATA_DIR={data_dir}")
     finally:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.worker import Replayer
+from temporalio.worker import Interceptor, Replayer
 
 from services.shared.process import end
 from workflows.order import OrderWorkflow
@@ -39,12 +39,12 @@ def parsed(text: str) -> WorkflowHistory:
     return WorkflowHistory(started.workflow_id, history.events)
 
 
-async def replay(history: WorkflowHistory) -> Exception | None:
+async def replay(history: WorkflowHistory, interceptors: Sequence[Interceptor] = ()) -> Exception | None:
     """Why a history does not replay, such as a `NondeterminismError`; nothing when it does.
 
     In the SDK's own sandbox, which is stricter than the worker's: it also refuses clocks, files and randomness.
     """
-    replayer = Replayer(workflows=[OrderWorkflow], data_converter=pydantic_data_converter)
+    replayer = Replayer(workflows=[OrderWorkflow], data_converter=pydantic_data_converter, interceptors=interceptors)
     return (await replayer.replay_workflow(history, raise_on_replay_failure=False)).replay_failure
 
 

@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 
 from tests.replay.against import read, replay
 from tests.replay.histories import HISTORIES, recorded, release
 from tests.replay.paths import paths
+from workflows.client import traced
 
 each_history = pytest.mark.parametrize("file", recorded(), ids=lambda file: f"{file.parent.name}/{file.stem}")
 
@@ -19,6 +21,12 @@ async def test_a_recorded_history_replays(file: Path) -> None:
         f"orders that release {file.parent.name} has started and that went this way would get stuck; "
         f"what to do is in docs/changing-workflows.md: {failure}"
     )
+
+
+@each_history
+async def test_a_recorded_history_replays_in_a_process_that_traces(file: Path) -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    assert await replay(read(file), [traced(provider.get_tracer("test"))]) is None
 
 
 def test_every_path_is_recorded_of_this_release() -> None:

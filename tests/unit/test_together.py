@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 
 import pytest
+import structlog
 
 from services.shared.errors import DatabaseUnavailable
+from services.shared.telemetry import trace_ids, trace_of
 from services.shared.together import Together
 
 
@@ -153,6 +155,33 @@ async def test_a_round_is_on_behalf_of_nobody() -> None:
     caller.set("minji")
     await Together(answer).ask(1)
     assert callers == ["nobody"]
+
+
+async def test_a_round_is_told_of_its_first_caller() -> None:
+    told: list[tuple[dict[str, str], dict[str, object]]] = []
+    oracle = Oracle()
+
+    async def answer(questions: Sequence[int]) -> Sequence[int | Exception]:
+        told.append((trace_ids(), structlog.contextvars.get_contextvars()))
+        return await oracle.answer(questions)
+
+    together = Together(answer)
+
+    async def caller(number: int) -> None:
+        names = structlog.contextvars.bound_contextvars(request_id=f"request-{number}")
+        with trace_of(f"00-{number:032x}-{1:016x}-01"), names:
+            await together.ask(number)
+
+    first = asyncio.create_task(caller(1))
+    await oracle.begun.wait()
+    others = [asyncio.create_task(caller(number)) for number in (2, 3)]
+    await asyncio.sleep(0)
+    oracle.may_answer.set()
+    await asyncio.gather(first, *others)
+    assert told == [
+        ({"trace_id": f"{1:032x}"}, {"request_id": "request-1"}),
+        ({"trace_id": f"{2:032x}"}, {"request_id": "request-2", "shared_by": 2}),
+    ]
 
 
 async def test_nothing_is_left_running_when_nobody_asks() -> None:
