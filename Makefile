@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run demo test lint histories openapi lock bench audit faults faults-mutants clean
+.PHONY: run demo test lint histories screenshots openapi lock bench audit faults faults-mutants clean
 
 run: $(VENV)/run.stamp ## the whole shop on this machine
 	@$(BIN)/python -m deploy.local
@@ -35,6 +35,9 @@ faults-mutants: $(VENV)/dev.stamp ## take one safeguard away at a time: tests or
 
 histories: $(VENV)/dev.stamp ## record anew what orders of this release do: docs/changing-workflows.md (REPLACE=1: none is open)
 	@$(BIN)/python -m tests.replay.record $(if $(REPLACE),--replace)
+
+screenshots: $(VENV)/dev.stamp ## take the pictures of the Web UI anew, for docs/operations.md
+	@$(BIN)/python -m tests.screenshots
 
 openapi: $(VENV)/run.stamp ## write docs/openapi.json anew
 	@$(BIN)/python -m deploy.openapi

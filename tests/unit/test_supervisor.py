@@ -193,6 +193,7 @@ async def test_the_stack_file_names_the_new_process_and_goes_with_the_shop(tmp_p
             "temporalUi": "http://u",
             "payments": "http://p",
             "codec": "http://c",
+            "metrics": {},
         }
         first = Stack.read(tmp_path).processes["worker-order"]
         assert told == {"urls": urls, "processes": {"worker-order": first}}
