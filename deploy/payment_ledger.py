@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS intents (
     refunded INTEGER NOT NULL DEFAULT 0 CHECK (refunded BETWEEN 0 AND charged)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS intents_by_order ON intents (order_id);
+CREATE INDEX IF NOT EXISTS intents_by_time ON intents (created, id);
 CREATE TABLE IF NOT EXISTS refunds (
     id TEXT PRIMARY KEY, intent_id TEXT NOT NULL REFERENCES intents (id), amount INTEGER NOT NULL CHECK (amount > 0)
 ) WITHOUT ROWID;
@@ -123,6 +124,16 @@ class Ledger:
         """The intent as it stands, if there is one."""
         row = self._database.execute(f"SELECT {_INTENT} FROM intents WHERE id = ?", (intent_id,)).fetchone()
         return row and Intent(row[0], json.loads(row[1]), *row[2:])
+
+    def intents(self, *, since: int, until: int, after: Intent | None, limit: int) -> list[Intent]:
+        """So many intents that were made at `since` or later and before `until`, newest first, from behind one."""
+        behind = (after.created, after.id) if after else (until, "")  # one condition: the index is read from there
+        rows = self._database.execute(
+            f"SELECT {_INTENT} FROM intents WHERE created >= ? AND (created, id) < (?, ?)"
+            " ORDER BY created DESC, id DESC LIMIT ?",
+            (since, *behind, limit),
+        )
+        return [Intent(row[0], json.loads(row[1]), *row[2:]) for row in rows]
 
     def intent(self, intent_id: str) -> Intent:
         """An intent that is known to exist."""

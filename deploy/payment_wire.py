@@ -3,6 +3,7 @@
 import base64
 import json
 import secrets
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -128,12 +129,52 @@ def error(
     return Answer(status, json.dumps({"error": fields}))
 
 
-def intent_shown(intent: Intent) -> Answer:
-    """The intent, as a success."""
-    return Answer(200, json.dumps(_intent_fields(intent)))
+def intent_shown(intent: Intent, *, expanded: bool = False) -> Answer:
+    """The intent, as a success; `expanded`, with its charge in full."""
+    return Answer(200, json.dumps(_intent_fields(intent, expanded=expanded)))
 
 
-def _intent_fields(intent: Intent) -> dict[str, Any]:
+def intents_shown(intents: Sequence[Intent], *, more: bool, expanded: bool) -> Answer:
+    """A page of the list of intents."""
+    fields: dict[str, Any] = {
+        "object": "list",
+        "url": "/v1/payment_intents",
+        "has_more": more,
+        "data": [_intent_fields(intent, expanded=expanded) for intent in intents],
+    }
+    return Answer(200, json.dumps(fields))
+
+
+def is_expanded(query: Mapping[str, str], name: str) -> bool:
+    """Whether the query asks to have this shown in full: `expand[]=name`, or `expand[0]=name`."""
+    return any(key.startswith("expand[") and value == name for key, value in query.items())
+
+
+def number_in(query: Mapping[str, str], name: str, default: int, *, least: int = 0, most: int = 2**40) -> int:
+    """A number of the query. Raises `NotExecuted` unless it is one that Stripe accepts."""
+    text = query.get(name, str(default))
+    if text.isascii() and text.isdecimal() and least <= int(text) <= most:
+        return int(text)
+    message = "Invalid integer"
+    raise NotExecuted(error(400, "invalid_request_error", message, "parameter_invalid_integer", param=name))
+
+
+def _charge_fields(intent: Intent) -> dict[str, Any]:
+    return {
+        "id": f"ch_{intent.id[3:]}",
+        "object": "charge",
+        "amount": intent.amount,
+        "amount_captured": intent.charged,
+        "amount_refunded": intent.refunded,
+        "currency": intent.currency,
+        "payment_intent": intent.id,
+        "refunded": intent.refunded == intent.charged,
+        "status": "succeeded",
+    }
+
+
+def _intent_fields(intent: Intent, *, expanded: bool = False) -> dict[str, Any]:
+    charge = _charge_fields(intent) if intent.charged else None
     return {
         "id": intent.id,
         "object": "payment_intent",
@@ -142,7 +183,7 @@ def _intent_fields(intent: Intent) -> dict[str, Any]:
         "currency": intent.currency,
         "status": intent.status,
         "payment_method": intent.payment_method,
-        "latest_charge": f"ch_{intent.id[3:]}" if intent.charged else None,
+        "latest_charge": charge if expanded or charge is None else charge["id"],
         "metadata": intent.metadata,
         "created": intent.created,
         "livemode": False,

@@ -29,8 +29,11 @@ from deploy.payment_wire import (
     amount_in,
     error,
     intent_shown,
+    intents_shown,
     is_authorized,
+    is_expanded,
     missing,
+    number_in,
     payment_method_named,
     read_form,
     refund_refusal,
@@ -57,6 +60,7 @@ class Simulator:
         """What an HTTP server serves."""
         app = web.Application(middlewares=[_stripe_errors])
         app.router.add_post("/v1/payment_intents", self.create_intent)
+        app.router.add_get("/v1/payment_intents", self.list_intents)
         app.router.add_get("/v1/payment_intents/{id}", self.show_intent)
         app.router.add_post("/v1/payment_intents/{id}/confirm", self.confirm_intent)
         app.router.add_post("/v1/payment_intents/{id}/cancel", self.cancel_intent)
@@ -130,7 +134,20 @@ class Simulator:
         return await self._once(request, form, execute)
 
     async def show_intent(self, request: web.Request) -> web.Response:
-        return response(intent_shown(self._named_intent(request.match_info["id"])))
+        expanded = is_expanded(request.query, "latest_charge")
+        return response(intent_shown(self._named_intent(request.match_info["id"]), expanded=expanded))
+
+    async def list_intents(self, request: web.Request) -> web.Response:
+        query = request.query
+        limit = number_in(query, "limit", 10, least=1, most=100)
+        found = self._ledger.intents(
+            since=number_in(query, "created[gte]", 0),
+            until=number_in(query, "created[lt]", 2**40),
+            after=self._named_intent(query["starting_after"]) if "starting_after" in query else None,
+            limit=limit + 1,
+        )
+        expanded = is_expanded(query, "data.latest_charge")
+        return response(intents_shown(found[:limit], more=len(found) > limit, expanded=expanded))
 
     async def show_refund(self, request: web.Request) -> web.Response:
         refund_id = request.match_info["id"]

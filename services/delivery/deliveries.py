@@ -1,14 +1,19 @@
 """The rules of deliveries: one an order, none after it was called off, none called off after it arrived."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 
 from services.delivery import repository
 from services.delivery.errors import DeliveryCanceled, DeliveryCompleted, OutOfStock, UnknownProduct
+from services.delivery.stock import MovementKind
 from services.delivery.tables import Delivery
 from services.shared.clock import Clock, utc_now
 from services.shared.database import Database, insert_if_new
 from services.shared.errors import NotFound
+from services.shared.summaries import DeliverySummary, Part, cut, end_of
+
+_OF_ORDERS = (MovementKind.SALE, MovementKind.RESTORE)
+_Rows = Sequence[tuple[str, str, str, int]]
 
 
 class DeliveryState(StrEnum):
@@ -112,3 +117,33 @@ class Deliveries:
         """The deliveries of these orders by their ids, of those whose delivery was started."""
         found = await self._database.read(lambda session: repository.started_deliveries(session, order_ids))
         return {delivery.order_id: delivery for delivery in found}
+
+    async def summaries(self, *, after: str, until: str, limit: int) -> Part[DeliverySummary]:
+        """The goods of the orders behind one id and up to another, or as far as so many of them reach."""
+
+        async def work(session: repository.AsyncSession) -> Part[DeliverySummary]:
+            found = await repository.deliveries_between(session, after=after, until=until, limit=limit)
+            sold = await repository.sold_between(session, _OF_ORDERS, after=after, until=until, limit=limit)
+            ends = (end_of([row[0] for row in found], limit), end_of([order_id for order_id, _ in sold], limit))
+            return cut(_summaries(found, sold), until, *ends)
+
+        return await self._database.read(work)
+
+    async def summaries_of(self, order_ids: Collection[str]) -> Sequence[DeliverySummary]:
+        """The goods of these orders, of those of which there is anything."""
+
+        async def work(session: repository.AsyncSession) -> Sequence[DeliverySummary]:
+            found = await repository.deliveries_of(session, order_ids)
+            return _summaries(found, await repository.sold_of(session, _OF_ORDERS, order_ids))
+
+        return await self._database.read(work)
+
+
+def _summaries(found: _Rows, sold: Sequence[tuple[str, int]]) -> list[DeliverySummary]:
+    deliveries = {row[0]: row for row in found}
+    pieces = {order_id: -int(moved) for order_id, moved in sold}
+    summaries: list[DeliverySummary] = []
+    for order_id in deliveries.keys() | pieces.keys():
+        _, state, product_id, qty = deliveries.get(order_id, (order_id, None, None, 0))
+        summaries.append(DeliverySummary(order_id, state, product_id, qty, pieces.get(order_id, 0)))
+    return summaries

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlmodel import col, select, update
+from sqlmodel import col, func, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.delivery.tables import Delivery, Stock, StockMovement
@@ -62,3 +62,62 @@ async def move_delivery(session: AsyncSession, order_id: str, *, source: str, ta
         .values(state=target, updated_at=at),
     )
     return count == 1
+
+
+async def deliveries_between(
+    session: AsyncSession, *, after: str, until: str, limit: int
+) -> Sequence[tuple[str, str, str, int]]:
+    """Order id, state, product and pieces of the deliveries behind one order id and up to another, so many of them."""
+    statement = select(Delivery.order_id, Delivery.state, Delivery.product_id, Delivery.qty)
+    order_id = col(Delivery.order_id)
+    return (
+        await session.exec(statement.where(order_id > after, order_id <= until).order_by(order_id).limit(limit))
+    ).all()
+
+
+async def deliveries_of(session: AsyncSession, order_ids: Collection[str]) -> Sequence[tuple[str, str, str, int]]:
+    """The same of these orders."""
+    statement = select(Delivery.order_id, Delivery.state, Delivery.product_id, Delivery.qty)
+    return (await session.exec(statement.where(col(Delivery.order_id).in_(order_ids)))).all()
+
+
+async def sold_between(
+    session: AsyncSession, kinds: Collection[str], *, after: str, until: str, limit: int
+) -> Sequence[tuple[str, int]]:
+    """Order id, and the sum of its movements of these kinds, behind one order id and up to another, so many orders."""
+    reference = col(StockMovement.reference)
+    statement = (
+        select(StockMovement.reference, func.sum(col(StockMovement.qty)))
+        .where(reference > after, reference <= until, col(StockMovement.kind).in_(kinds))
+        .group_by(reference)
+        .order_by(reference)
+        .limit(limit)
+    )
+    return (await session.exec(statement)).all()
+
+
+async def sold_of(
+    session: AsyncSession, kinds: Collection[str], order_ids: Collection[str]
+) -> Sequence[tuple[str, int]]:
+    """The same of these orders."""
+    reference = col(StockMovement.reference)
+    statement = select(StockMovement.reference, func.sum(col(StockMovement.qty))).group_by(reference)
+    return (await session.exec(statement.where(reference.in_(order_ids), col(StockMovement.kind).in_(kinds)))).all()
+
+
+async def product_ids(session: AsyncSession, *, after: str, limit: int) -> Sequence[str]:
+    """The products that are stocked, by id, so many behind one."""
+    product_id = col(Stock.product_id)
+    return (
+        await session.exec(select(Stock.product_id).where(product_id > after).order_by(product_id).limit(limit))
+    ).all()
+
+
+async def stock_and_moved(session: AsyncSession, product_id: str) -> tuple[int, int] | None:
+    """What is on hand of a product, and the sum of its movements, as they stood at one moment: in one statement."""
+    moved = (
+        select(func.coalesce(func.sum(col(StockMovement.qty)), 0))
+        .where(StockMovement.product_id == product_id)
+        .scalar_subquery()
+    )
+    return (await session.exec(select(Stock.on_hand, moved).where(Stock.product_id == product_id))).one_or_none()

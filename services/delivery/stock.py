@@ -1,13 +1,15 @@
 """The rules of stock: it never falls below zero, and it is always the sum of its movements."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from enum import StrEnum
+from functools import partial
 
 from services.delivery import repository
 from services.delivery.errors import MovementKeyReused, OutOfStock, SaleCanceled, StockLimit, UnknownProduct
 from services.delivery.tables import Stock, StockMovement
 from services.shared.clock import Clock, utc_now
 from services.shared.database import Database, insert_if_new
+from services.shared.summaries import StockSummary
 
 MOST_ON_HAND = 2_000_000_000
 """As many pieces can be put in by hand. The column holds a little more (2**31 - 1): what was sold can be put back."""
@@ -118,6 +120,19 @@ class Warehouse:
             return True
 
         return await self._database.write(work)
+
+    async def products(self, *, after: str, limit: int) -> Sequence[str]:
+        """The ids of the products that are stocked, so many behind one."""
+        return await self._database.read(lambda session: repository.product_ids(session, after=after, limit=limit))
+
+    async def summaries_of(self, product_ids: Collection[str]) -> list[StockSummary]:
+        """What is on hand of products, and what their movements come to; each in a transaction of its own."""
+        found: list[StockSummary] = []
+        for product_id in product_ids:
+            sums = await self._database.read(partial(repository.stock_and_moved, product_id=product_id))
+            if sums is not None:
+                found.append(StockSummary(product_id, sums[0], int(sums[1])))
+        return found
 
     def _movement(self, reference: str, kind: MovementKind, product_id: str, qty: int, reason: str) -> StockMovement:
         return StockMovement(

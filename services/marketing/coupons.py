@@ -1,6 +1,6 @@
 """The rules of coupons: one an order, its kind by the order's amount, and none after it was revoked."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from services.marketing import repository
@@ -9,6 +9,7 @@ from services.shared.clock import Clock, utc_now
 from services.shared.database import Database, insert_if_new
 from services.shared.errors import Refused
 from services.shared.ids import NewId, new_coupon_id
+from services.shared.summaries import CouponSummary, Part, cut, end_of
 
 # The kind that an order of at least this many won earns; the first that fits, from the top.
 COUPON_KINDS: tuple[tuple[int, str], ...] = ((5_000_000, "Gold"), (1_000_000, "Silver"), (0, "Bronze"))
@@ -83,3 +84,21 @@ class Coupons:
         return await self._database.read(
             lambda session: repository.coupons_of_owner(session, user_id, limit=limit, before=before)
         )
+
+    async def summaries(self, *, after: str, until: str, limit: int) -> Part[CouponSummary]:
+        """The coupons of the orders behind one id and up to another, or as far as so many of them reach."""
+        found = await self._database.read(
+            lambda session: repository.coupons_between(session, after=after, until=until, limit=limit)
+        )
+        return cut(map(_summary, found), until, end_of([coupon.order_id for coupon in found], limit))
+
+    async def summaries_of(self, order_ids: Collection[str]) -> Sequence[CouponSummary]:
+        """The coupons of these orders."""
+        found = await self._database.read(lambda session: repository.coupons_of(session, order_ids))
+        return [_summary(coupon) for coupon in found]
+
+
+def _summary(coupon: Coupon) -> CouponSummary:
+    return CouponSummary(
+        coupon.order_id, coupon.coupon_id, stands=coupon.issued_at is not None and coupon.revoked_at is None
+    )

@@ -1,6 +1,6 @@
 """All SQL of the marketing team."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlmodel import col, select, update
@@ -34,3 +34,15 @@ async def coupons_of_owner(session: AsyncSession, user_id: str, *, limit: int, b
     if before is not None:
         statement = statement.where(col(Coupon.order_id) < before)
     return (await session.exec(statement.order_by(col(Coupon.order_id).desc()).limit(limit))).all()
+
+
+async def coupons_between(session: AsyncSession, *, after: str, until: str, limit: int) -> Sequence[Coupon]:
+    """The coupons of the orders behind one id and up to another, so many of them."""
+    order_id = col(Coupon.order_id)
+    statement = select(Coupon).where(order_id > after, order_id <= until).order_by(order_id).limit(limit)
+    return (await session.exec(statement)).all()
+
+
+async def coupons_of(session: AsyncSession, order_ids: Collection[str]) -> Sequence[Coupon]:
+    """The coupons of these orders."""
+    return (await session.exec(select(Coupon).where(col(Coupon.order_id).in_(order_ids)))).all()

@@ -8,18 +8,20 @@ cancelled intent never: those two are the ground that the saga stands on. Every 
 import re
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from functools import wraps
 from types import CoroutineType
-from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, ClassVar, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 import stripe
 from opentelemetry.trace import NoOpTracer, SpanKind, Status, StatusCode, Tracer
+from stripe.params import PaymentIntentListParams
 
 from services.order.metrics import OrderMetrics
 from services.shared.errors import Refused, ShopError, Unavailable
@@ -32,6 +34,7 @@ stripe.enable_telemetry = False  # it would leave a file in the home directory a
 
 _WHICH = re.compile("/(pi|re)_[^/]+")
 _NOW = stripe.RequestOptions()
+_PAGE = 100  # Stripe gives no more at once
 _REFUND_FAILED = ("failed", "canceled")
 _UNEXPECTED_STATE = "payment_intent_unexpected_state"
 # 401 and 403: a wrong or withdrawn key is a fault of ours that is put right; no order must be undone for it.
@@ -100,6 +103,21 @@ class Intent:
     currency: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Charge(Intent):
+    """What became of an intent's money. `order_id` is what its metadata name; nothing where it is not the shop's."""
+
+    order_id: str | None
+    amount_refunded: int
+
+
+class ChargePage(NamedTuple):
+    """Intents, newest first, and whether older ones are left."""
+
+    charges: Sequence[Charge]
+    more: bool
+
+
 class PaymentProvider(Protocol):
     """What the order team asks of a payment provider. Any call may raise `ProviderUnavailable`, which says that the
     outcome is unknown, and `ProviderRejected`."""
@@ -126,6 +144,15 @@ class PaymentProvider(Protocol):
 
     async def refund(self, *, order_id: str, intent_id: str, amount: int) -> None:
         """Give a charge back once, however often this is asked. Raises `RefundRefused`."""
+        ...
+
+    async def list_charges(self, *, since: datetime, until: datetime, after: str | None) -> ChargePage:
+        """The intents that were made at `since` or later and before `until`, to the second; newest first, from behind
+        the intent `after`, as many as one call gives."""
+        ...
+
+    async def find_charge(self, intent_id: str) -> Charge:
+        """What became of an intent's money by now."""
         ...
 
     async def close(self) -> None:
@@ -258,6 +285,24 @@ class StripeProvider(PaymentProvider):
         if refund.status != "succeeded":  # the money is on its way, and may come back
             raise ProviderUnavailable(f"{order_id}: the refund {refund.id} is {refund.status}")
 
+    @_measured
+    async def list_charges(self, *, since: datetime, until: datetime, after: str | None) -> ChargePage:
+        asked: PaymentIntentListParams = {
+            "created": {"gte": int(since.timestamp()), "lt": int(until.timestamp())},
+            "limit": _PAGE,
+            "expand": ["data.latest_charge"],
+        }
+        if after is not None:
+            asked["starting_after"] = after
+        with _faults_named("the list of intents"):
+            page = await self._intents.list_async(asked)
+        return ChargePage([_charge(intent) for intent in page.data], page.has_more)
+
+    @_measured
+    async def find_charge(self, intent_id: str) -> Charge:
+        with _faults_named(intent_id):
+            return _charge(await self._intents.retrieve_async(intent_id, {"expand": ["latest_charge"]}))
+
     async def close(self) -> None:
         await self._transport.close_async()
 
@@ -386,3 +431,9 @@ def _intent(wire: stripe.PaymentIntent) -> Intent:
         amount_received=wire.amount_received,
         currency=wire.currency.upper(),
     )
+
+
+def _charge(wire: stripe.PaymentIntent) -> Charge:
+    charge = wire.latest_charge  # there is one where money was taken, or where that was tried
+    refunded = charge.amount_refunded if isinstance(charge, stripe.Charge) else 0
+    return Charge(**vars(_intent(wire)), order_id=wire.metadata.to_dict().get("order_id"), amount_refunded=refunded)

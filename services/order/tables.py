@@ -140,3 +140,37 @@ class Payment(OrderTable, table=True):
     intent_id: str | None = Field(default=None, max_length=128)
     decline_code: str | None = Field(default=None, max_length=64)
     updated_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class Reconciliation(OrderTable, table=True):
+    """One run of the reconciliation. Without `finished_at` it is under way, or was broken off.
+
+    `compared` counts orders; `found`, `repaired` differences; `not_compared` names the stores that were away.
+    """
+
+    __tablename__ = "reconciliations"  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
+    __table_args__: ClassVar[Any] = MYSQL_TABLE
+
+    reconciliation_id: str = Field(primary_key=True, max_length=64)
+    started_at: datetime = Field(sa_type=UtcDateTime)
+    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    compared: int = 0
+    found: int = 0
+    repaired: int = 0
+    not_compared: list[str] = Field(default_factory=list[str], sa_type=JSON)
+
+
+class ReconciliationDifference(OrderTable, table=True):
+    """Something that a run found, numbered from 1 within it, and what became of it."""
+
+    __tablename__ = "reconciliation_differences"  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
+    __table_args__: ClassVar[Any] = MYSQL_TABLE
+
+    reconciliation_id: str = Field(primary_key=True, max_length=64)
+    number: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    code: str = Field(max_length=32)
+    order_id: str | None = Field(default=None, max_length=64)
+    product_id: str | None = Field(default=None, max_length=64)
+    detail: str = Field(max_length=300)
+    outcome: str = Field(max_length=16)
+    at: datetime = Field(sa_type=UtcDateTime)

@@ -25,3 +25,9 @@ def first_order_id(at: datetime) -> str:
 def new_coupon_id() -> str:
     """A fresh coupon id."""
     return str(TypeID(prefix="coupon"))
+
+
+def reconciliation_id(at: datetime, chance: int) -> str:
+    """The id of a run of the reconciliation that began then; of `chance`, 80 bits tell it from others."""
+    milliseconds = max(0, (at - _EPOCH) // _MILLISECOND)
+    return f"reconciliation_{base32.encode((milliseconds << 80 | chance).to_bytes(16))}"

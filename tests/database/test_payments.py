@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Generic, TypeVar
 
@@ -19,6 +19,8 @@ from services.order.circuit import AdmissionRules
 from services.order.errors import AmountMismatch
 from services.order.payments import Payments, PaymentState
 from services.order.provider import (
+    Charge,
+    ChargePage,
     InsufficientFunds,
     Intent,
     IntentStatus,
@@ -104,6 +106,12 @@ class FakeProvider(PaymentProvider):
         if not self.refunded:
             self.refunded.append(amount)
         await self._around(self.after, "refund")
+
+    async def list_charges(self, *, since: datetime, until: datetime, after: str | None) -> ChargePage:
+        raise NotImplementedError  # the reconciliation's tests ask the simulator
+
+    async def find_charge(self, intent_id: str) -> Charge:
+        raise NotImplementedError
 
     async def close(self) -> None: ...
 

@@ -24,6 +24,7 @@ from services.delivery import repository as delivery
 from services.delivery.tables import Delivery, DeliveryTable, Stock, StockMovement
 from services.marketing import repository as marketing
 from services.marketing.tables import Coupon, MarketingTable
+from services.order import reconciliation_repository as reconciliation
 from services.order import repository as order
 from services.order.book import OrderBook
 from services.order.statuses import EventType, OrderState, OrderStatus
@@ -36,6 +37,8 @@ from services.order.tables import (
     OrderView,
     Payment,
     Product,
+    Reconciliation,
+    ReconciliationDifference,
 )
 from services.shared.database import Database
 from services.shared.ids import first_order_id
@@ -45,13 +48,12 @@ Statement = tuple[str, Any]
 
 ORDERS = 3000
 PRODUCTS = 500
+RUNS = 700
 PAGE = 20
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 # These no query uses yet; each has its reason.
-UNUSED = {
-    "ix_stock_movements_product": "a product's stock is compared with the sum of its movements",
-}
+UNUSED: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,17 @@ def order_rows() -> Iterable[SQLModel]:
             created_at=at(number),
         )
         yield Payment(order_id=order_id(number), state="Pending", amount=1000, currency="KRW", updated_at=at(number))
+    for number in range(RUNS):
+        yield Reconciliation(reconciliation_id=f"run-{number:04}", started_at=at(number))
+        for found in range(1, 4):
+            yield ReconciliationDifference(
+                reconciliation_id=f"run-{number:04}",
+                number=found,
+                code="view-behind",
+                detail="",
+                outcome="repaired",
+                at=at(number),
+            )
 
 
 def delivery_rows() -> Iterable[SQLModel]:
@@ -242,7 +255,34 @@ def order_queries() -> Iterable[Query]:
     yield from order_lists()
 
 
+def reconciliation_queries() -> Iterable[Query]:
+    stretch = {"after": order_id(1000), "until": order_id(2000), "limit": PAGE}
+    some = [order_id(number) for number in range(1000, 1000 + PAGE)]
+    # An order, its view and its payment each; no more of a stretch than are asked for.
+    yield Query(partial(reconciliation.order_summaries, **stretch), reads=3 * PAGE + 1)
+    yield Query(partial(reconciliation.order_summaries_of, order_ids=some), reads=3 * PAGE + 1)
+    yield Query(partial(reconciliation.excuses, order_ids=some), reads=4 * PAGE + 1)
+    yield Query(partial(reconciliation.update_reconciliation, reconciliation_id="run-0300", found=1))
+    yield Query(partial(reconciliation.reconciliation, reconciliation_id="run-0300"))
+    yield Query(
+        partial(reconciliation.reconciliations, limit=PAGE), reads=PAGE, scans="the newest, as many as a page holds"
+    )
+    yield Query(partial(reconciliation.reconciliations, limit=PAGE, before="run-0300"), reads=PAGE)
+    yield Query(partial(reconciliation.differences_of_run, reconciliation_id="run-0300", limit=PAGE))
+    yield Query(partial(reconciliation.forget_reconciliations, before="run-0300", limit=PAGE), reads=PAGE)
+
+
 def delivery_queries() -> Iterable[Query]:
+    stretch = {"after": order_id(1000), "until": order_id(2000), "limit": PAGE}
+    stretched = [order_id(number) for number in range(1000, 1000 + PAGE)]
+    kinds = ("sale", "restore")
+    yield Query(partial(delivery.deliveries_between, **stretch), reads=PAGE + 1)
+    yield Query(partial(delivery.deliveries_of, order_ids=stretched), reads=2 * PAGE)
+    yield Query(partial(delivery.sold_between, kinds=kinds, **stretch), reads=PAGE + 1)
+    yield Query(partial(delivery.sold_of, kinds=kinds, order_ids=stretched), reads=2 * PAGE)
+    yield Query(partial(delivery.product_ids, after="product-2", limit=PAGE), reads=PAGE + 1)
+    # A product's stock, and each of its movements.
+    yield Query(partial(delivery.stock_and_moved, product_id="product-7"), reads=ORDERS // PRODUCTS + 2)
     yield Query(partial(delivery.stocks_of, product_ids={"product-7", "product-8", "nothing"}), reads=6)
     cancel = partial(delivery.move_delivery, source="Started", target="Canceled", at=START)
     yield Query(partial(delivery.stock_of, product_id="product-7"))
@@ -257,6 +297,10 @@ def delivery_queries() -> Iterable[Query]:
 
 
 def marketing_queries() -> Iterable[Query]:
+    stretch = {"after": order_id(1000), "until": order_id(2000), "limit": PAGE}
+    yield Query(partial(marketing.coupons_between, **stretch), reads=PAGE + 1)
+    stretched = [order_id(number) for number in range(1000, 1000 + PAGE)]
+    yield Query(partial(marketing.coupons_of, order_ids=stretched), reads=2 * PAGE)
     yield Query(partial(marketing.coupon_of_order, order_id=order_id(1550)))
     yield Query(partial(marketing.revoke, order_id=order_id(1550), at=START))
     coupons_of = partial(marketing.coupons_of_owner, user_id="reseller", limit=PAGE)
@@ -387,6 +431,7 @@ def functions(repository: ModuleType) -> set[str]:
 def test_every_function_of_a_repository_is_looked_at() -> None:
     for repository, queries in (
         (order, order_queries()),
+        (reconciliation, reconciliation_queries()),
         (delivery, delivery_queries()),
         (marketing, marketing_queries()),
     ):
@@ -395,7 +440,7 @@ def test_every_function_of_a_repository_is_looked_at() -> None:
 
 async def test_the_order_team_goes_by_indexes(order_database: Database) -> None:
     await fill(order_database, order_rows())
-    found = await faults(order_database, order_queries(), OrderTable.metadata)
+    found = await faults(order_database, [*order_queries(), *reconciliation_queries()], OrderTable.metadata)
     assert not found, "\n".join(found)
 
 

@@ -483,3 +483,52 @@ async def test_a_folder_that_cannot_be_made_is_one_clear_sentence(tmp_path: Path
     (tmp_path / "file").touch()
     ledger = tmp_path / "file" / "payments.db"
     assert str(ledger) in await _refusal_to_start("--port", "0", "--ledger", str(ledger))
+
+
+# The list
+
+
+async def test_the_list_goes_back_in_time_page_by_page(wire: Wire) -> None:
+    made = {await wire.intent_id(f"order_{number}") for number in range(7)}
+    seen: list[str] = []
+    more, after = True, ""
+    while more:
+        page = (await wire.get(f"/v1/payment_intents?limit=3{after}")).json
+        assert (page["object"], page["url"]) == ("list", "/v1/payment_intents")
+        assert len(page["data"]) <= 3
+        seen += [intent["id"] for intent in page["data"]]
+        more, after = page["has_more"], f"&starting_after={seen[-1]}"
+    assert len(seen) == 7
+    assert set(seen) == made
+
+
+async def test_the_list_is_of_a_time(wire: Wire) -> None:
+    created = (await wire.intent()).json["created"]
+    for query, count in (
+        (f"created[gte]={created}&created[lt]={created + 1}", 1),
+        (f"created[gte]={created + 1}", 0),
+        (f"created[lt]={created}", 0),
+    ):
+        assert len((await wire.get(f"/v1/payment_intents?{query}")).json["data"]) == count
+
+
+async def test_a_charge_is_shown_in_full_where_that_is_asked_for(wire: Wire) -> None:
+    intent = await wire.paid()
+    await wire.refund(intent, amount="1")
+    plain = (await wire.get("/v1/payment_intents")).json["data"][0]
+    [full] = (await wire.get("/v1/payment_intents?expand[0]=data.latest_charge")).json["data"]
+    one = (await wire.get(f"/v1/payment_intents/{intent}?expand[]=latest_charge")).json
+    assert plain["latest_charge"] == full["latest_charge"]["id"]
+    assert full == one
+    assert (full["latest_charge"]["amount_refunded"], full["latest_charge"]["refunded"]) == (1, False)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "created[gte]=-1"])
+async def test_the_list_refuses_what_stripe_refuses(wire: Wire, query: str) -> None:
+    refused = await wire.get(f"/v1/payment_intents?{query}")
+    assert (refused.status, refused.error["code"]) == (400, "parameter_invalid_integer")
+
+
+async def test_the_list_goes_on_behind_nothing_that_it_does_not_know(wire: Wire) -> None:
+    refused = await wire.get("/v1/payment_intents?starting_after=pi_nothing")
+    assert (refused.status, refused.error["code"]) == (404, "resource_missing")

@@ -7,6 +7,7 @@ import socket
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -500,3 +501,44 @@ async def test_a_cancel_that_is_refused_while_the_charge_is_processing_is_unknow
     async with provider_answered_by(answer) as provider:
         with pytest.raises(ProviderUnavailable):
             await cancelled(provider, "pi_1")
+
+
+# Listing
+
+LONG_AGO, LATER = datetime(2026, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+
+
+async def test_what_became_of_the_money_is_listed_page_by_page(provider: StripeProvider) -> None:
+    intents = {f"order_{number}": await created(provider, f"order_{number}") for number in range(103)}
+    for order_id in ("order_1", "order_2"):
+        await provider.confirm(order_id=order_id, intent_id=intents[order_id], payment_method="pm_card_visa")
+    await refunded(provider, intents["order_2"], "order_2")
+    await provider.cancel_intent(order_id="order_3", intent_id=intents["order_3"])
+    first = await provider.list_charges(since=LONG_AGO, until=LATER, after=None)
+    second = await provider.list_charges(since=LONG_AGO, until=LATER, after=first.charges[-1].intent_id)
+    assert (len(first.charges), first.more, len(second.charges), second.more) == (100, True, 3, False)
+    listed = {charge.order_id: charge for charge in (*first.charges, *second.charges)}
+    assert {order_id: charge.intent_id for order_id, charge in listed.items()} == intents
+    money = {
+        order_id: (listed[order_id].status, listed[order_id].amount_received, listed[order_id].amount_refunded)
+        for order_id in ("order_0", "order_1", "order_2", "order_3")
+    }
+    assert money == {
+        "order_0": (IntentStatus.REQUIRES_PAYMENT_METHOD, 0, 0),
+        "order_1": (IntentStatus.SUCCEEDED, GRAM, 0),
+        "order_2": (IntentStatus.SUCCEEDED, GRAM, GRAM),
+        "order_3": (IntentStatus.CANCELED, 0, 0),
+    }
+    assert await provider.find_charge(intents["order_2"]) == listed["order_2"]
+
+
+async def test_the_list_is_of_the_time_that_is_asked_for(provider: StripeProvider) -> None:
+    await created(provider)
+    for since, until in ((LONG_AGO, LONG_AGO + timedelta(days=1)), (LATER, LATER + timedelta(days=1))):
+        assert await provider.list_charges(since=since, until=until, after=None) == ([], False)
+
+
+async def test_a_provider_that_does_not_answer_is_away() -> None:
+    async with paying_at("http://127.0.0.1:9") as provider:
+        with pytest.raises(ProviderUnavailable):
+            await provider.list_charges(since=LONG_AGO, until=LATER, after=None)
