@@ -24,6 +24,7 @@ from activities.delivery import DeliveryActivities
 from activities.logs import NamedInLogs
 from activities.marketing import MarketingActivities
 from activities.order import OrderActivities
+from activities.reconciliation import ReconciliationActivities
 from services.delivery.deliveries import Deliveries
 from services.delivery.stock import Warehouse
 from services.marketing.coupons import Coupons
@@ -35,6 +36,8 @@ from services.order.housekeeping import Housekeeping
 from services.order.metrics import OrderMetrics
 from services.order.payments import Payments
 from services.order.provider import StripeProvider
+from services.order.reconciliation import Reconciler
+from services.order.reconciliation_reports import ReconciliationReports
 from services.shared.database import Database
 from services.shared.health import background, health, keep_alive
 from services.shared.logs import configure_logs
@@ -58,6 +61,8 @@ from services.shared.telemetry import tracer_of, tracing
 from workflows.client import OrderEngine, connect
 from workflows.codec import HistoryCodec, history_codec
 from workflows.order import OrderWorkflow
+from workflows.reconciliation import ReconciliationWorkflow
+from workflows.reconciling import EngineBooks, ReconciliationSchedule
 from workflows.telemetry import Telemetry
 
 _log = structlog.get_logger(__name__)
@@ -171,7 +176,7 @@ async def _worker(
 
     if team == "marketing":
         coupons = MarketingActivities(Coupons(database))
-        return worker(MARKETING_QUEUE, [coupons.issue_coupon, coupons.revoke_coupon])
+        return worker(MARKETING_QUEUE, [coupons.issue_coupon, coupons.revoke_coupon, coupons.summarise_coupons])
     if team == "delivery":
         goods = DeliveryActivities(Deliveries(database), Warehouse(database))
         return worker(
@@ -182,6 +187,8 @@ async def _worker(
                 goods.adjust_stock,
                 goods.restore_stock,
                 goods.complete_delivery,
+                goods.summarise_deliveries,
+                goods.summarise_stock,
             ],
         )
     rules = read_settings(OrderSettings)
@@ -189,7 +196,8 @@ async def _worker(
     provider = StripeProvider(read_settings(PaymentSettings), metrics, tracer=tracer)
     stack.push_async_callback(provider.close)
     payments = Payments(database, provider, Admission(admission_rules(rules)), metrics=metrics)
-    orders = OrderActivities(payments, OrderBook(database, metrics=metrics))
+    book = OrderBook(database, metrics=metrics)
+    orders = OrderActivities(payments, book)
     engine = OrderEngine(
         client,
         payment_budget=rules.payment_budget,
@@ -198,12 +206,21 @@ async def _worker(
     )
     inbox = Inbox(database, lease=timedelta(seconds=rules.dispatch_lease_seconds))
     await stack.enter_async_context(background(Dispatcher(inbox, engine.start).sweep(rules.dispatch_seconds)))
-    housekeeping = Housekeeping(database, keep_keys=timedelta(hours=rules.idempotency_hours))
+    housekeeping = Housekeeping(
+        database,
+        keep_keys=timedelta(hours=rules.idempotency_hours),
+        keep_reports=timedelta(days=rules.reconcile_keep_days),
+    )
     await stack.enter_async_context(background(housekeeping.run(TIDY_SECONDS)))
+    reconciler = Reconciler(database, book, provider, EngineBooks(client, engine))
+    comparing = ReconciliationActivities(reconciler, ReconciliationReports(database))
+    every = timedelta(minutes=rules.reconcile_minutes)
+    scheduled = ReconciliationSchedule(client).keep(every=every, days=rules.reconcile_days)
+    await stack.enter_async_context(background(scheduled))
     return worker(
         ORDER_QUEUE,
-        [orders.pay_order, orders.refund_payment, orders.record_status, orders.take_turn],
-        workflows=[OrderWorkflow],
+        [orders.pay_order, orders.refund_payment, orders.record_status, orders.take_turn, *comparing.all],
+        workflows=[OrderWorkflow, ReconciliationWorkflow],
         workflow_runner=RUNNER,
         max_cached_workflows=5000,  # below the number of live orders, each wake-up costs a replay
     )

@@ -4,8 +4,10 @@ Plain data, and all that the workflow knows of a team. Ids and small values only
 engine's history, so no name, address, phone number or card ever does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
+from services.order.comparison import Difference, Handled
 from services.order.statuses import OrderState, TimelineEntry
 
 ORDER_QUEUE = "order"
@@ -73,3 +75,55 @@ class RecordStatus:
     order_id: str
     state: OrderState
     timeline: list[TimelineEntry]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summarise:
+    """Say what there is of the orders behind one id and up to another, of so many at most; or of these alone."""
+
+    after: str = ""
+    until: str = ""
+    limit: int = 0
+    order_ids: list[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummariseCharges:
+    """Say what the provider has of the intents made in a time, newest first, from behind one; or of these alone."""
+
+    since: datetime
+    until: datetime
+    after: str | None = None
+    limit: int = 0
+    intent_ids: list[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummariseStock:
+    """Say what there is of the products behind one id, of so many; or of these alone."""
+
+    after: str = ""
+    limit: int = 0
+    product_ids: list[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PutRight:
+    """Do about each difference what is safe."""
+
+    differences: list[Difference]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportReconciliation:
+    """How far a run of the reconciliation has come, and what it found since it told last; `first` numbers that."""
+
+    reconciliation_id: str
+    started_at: datetime
+    compared: int = 0
+    found: int = 0
+    repaired: int = 0
+    not_compared: list[str] = field(default_factory=list[str])
+    handled: list[Handled] = field(default_factory=list[Handled])
+    first: int = 1
+    finished: bool = False

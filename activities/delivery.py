@@ -2,10 +2,12 @@
 
 from temporalio import activity
 
-from activities.contract import AdjustStock, StartDelivery, Undone
+from activities.contract import AdjustStock, StartDelivery, Summarise, SummariseStock, Undone
 from activities.failures import shop_errors
+from activities.heartbeat import heartbeating
 from services.delivery.deliveries import Deliveries
 from services.delivery.stock import Warehouse
+from services.shared.summaries import DeliverySummary, Part, StockSummary
 
 
 class DeliveryActivities:
@@ -48,3 +50,22 @@ class DeliveryActivities:
     async def complete_delivery(self, command: StartDelivery) -> None:
         """Note that the goods are with the customer."""
         await self._deliveries.complete(order_id=command.order_id)
+
+    @activity.defn
+    @heartbeating
+    @shop_errors
+    async def summarise_deliveries(self, command: Summarise) -> Part[DeliverySummary]:
+        """The goods of orders, for the reconciliation."""
+        if command.order_ids is not None:
+            return Part([*await self._deliveries.summaries_of(command.order_ids)], "")
+        return await self._deliveries.summaries(after=command.after, until=command.until, limit=command.limit)
+
+    @activity.defn
+    @heartbeating
+    @shop_errors
+    async def summarise_stock(self, command: SummariseStock) -> list[StockSummary]:
+        """Stock and movements of products, for the reconciliation."""
+        product_ids = command.product_ids
+        if product_ids is None:
+            product_ids = await self._warehouse.products(after=command.after, limit=command.limit)
+        return await self._warehouse.summaries_of(product_ids)

@@ -2,9 +2,11 @@
 
 from temporalio import activity
 
-from activities.contract import Coupon, IssueCoupon, Undone
+from activities.contract import Coupon, IssueCoupon, Summarise, Undone
 from activities.failures import shop_errors
+from activities.heartbeat import heartbeating
 from services.marketing.coupons import Coupons
+from services.shared.summaries import CouponSummary, Part
 
 
 class MarketingActivities:
@@ -26,3 +28,12 @@ class MarketingActivities:
         """Revoke the order's coupon if there is one, and see to it that none comes later."""
         changed = await self._coupons.revoke(order_id=command.order_id, user_id=command.user_id, amount=command.amount)
         return Undone(changed=changed)
+
+    @activity.defn
+    @heartbeating
+    @shop_errors
+    async def summarise_coupons(self, command: Summarise) -> Part[CouponSummary]:
+        """The coupons of orders, for the reconciliation."""
+        if command.order_ids is not None:
+            return Part([*await self._coupons.summaries_of(command.order_ids)], "")
+        return await self._coupons.summaries(after=command.after, until=command.until, limit=command.limit)

@@ -1,6 +1,6 @@
-"""What the saga measures. Replayed workflows measure nothing: the SDK's meters see to that."""
+"""What workflows measure. Replayed workflows measure nothing: the SDK's meters see to that."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 
@@ -30,3 +30,15 @@ def order_settled(status: str, reason: str | None) -> None:
     """An order has come to its end; the reason is that of a cancelled one."""
     meter = workflow.metric_meter().with_additional_attributes({"status": status, "reason": reason or "none"})
     meter.create_counter("street12_orders_settled", "Orders that came to their end").add(1)
+
+
+def difference_found(code: str, outcome: str) -> None:
+    """The reconciliation found that two stores disagree, and this became of it."""
+    meter = workflow.metric_meter().with_additional_attributes({"code": code, "outcome": outcome})
+    meter.create_counter("street12_reconciliation_differences", "Differences between stores").add(1)
+
+
+def reconciled(took: timedelta) -> None:
+    """A run of the reconciliation has come to its end."""
+    described = "Runs of the reconciliation, from their beginning to their end"
+    workflow.metric_meter().create_histogram_timedelta("street12_reconciliation", described).record(took)

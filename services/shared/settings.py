@@ -186,6 +186,12 @@ class OrderSettings(Settings):
     """When the median of the last ten payments is above it, no orders are taken for a while."""
     admission_cooldown_seconds: float = Field(default=5.0, gt=0, le=86_400)
     """How long that is, until one order may try whether payments are fast again."""
+    reconcile_minutes: float = Field(default=60.0, ge=1, le=10_080)
+    """How often all that is said of orders is compared."""
+    reconcile_days: float = Field(default=30.0, gt=0, le=3650)
+    """How old the orders are that are compared, at most."""
+    reconcile_keep_days: float = Field(default=90.0, ge=1, le=3650)
+    """How long the reports of that are kept."""
 
     @property
     def delivery_deadline(self) -> timedelta:

@@ -187,5 +187,5 @@ async def test_a_database_that_is_away_does_not_end_the_housekeeping(
         await until_left(order_database, [])
     running.cancel()
     await asyncio.wait([running])
-    assert {log["event"] for log in logs} == {"expired keys were not all deleted"}
+    assert {log["event"] for log in logs} == {"what has expired was not all deleted"}
     assert running.cancelled()
