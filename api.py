@@ -49,6 +49,7 @@ from services.order.circuit import admission_rules
 from services.order.dispatch import Dispatcher, Inbox
 from services.order.errors import OrderIntakePaused
 from services.order.provider import PaymentDeclined
+from services.order.reconciliation_reports import ReconciliationReports
 from services.order.statuses import OrderStatus, PayStatus
 from services.shared.database import Database
 from services.shared.errors import Refused, Unavailable
@@ -73,6 +74,7 @@ from services.shared.settings import (
 from services.shared.telemetry import tracer_of, tracing
 from workflows.client import OrderEngine, PreconditionFailed, TooLate, connect
 from workflows.codec import history_codec
+from workflows.reconciling import ReconciliationSchedule
 from workflows.telemetry import Telemetry
 
 VERSION = "0.2.0"
@@ -393,6 +395,8 @@ async def _serve(routers: Sequence[APIRouter], tracer_provider: TracerProvider |
         warehouse=warehouse,
         coupons=Coupons(marketing),
         engine=engine,
+        reconciliations=ReconciliationSchedule(client),
+        reports=ReconciliationReports(order),
         tokens=Tokens(
             SigningKeys(jwks_at(str(auth.jwks_url))),
             issuer=auth.issuer,

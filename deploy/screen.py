@@ -93,6 +93,34 @@ def order_list(title: str, orders: list[Json]) -> Table | str:
     return table(title, "order", "status", "customer", "what", "since", rows=rows)
 
 
+def run_list(runs: list[Json]) -> Table | str:
+    """The runs of the reconciliation, a line each."""
+    if not runs:
+        return "Reconciliations: none."
+    rows = [
+        (
+            run["reconciliationId"],
+            local_time(run["startedAt"], "%m-%d %H:%M:%S"),
+            local_time(run["finishedAt"], "%m-%d %H:%M:%S") if run["finishedAt"] else "–",
+            run["compared"],
+            run["found"],
+            run["repaired"],
+            ", ".join(run["notCompared"]) or "–",
+        )
+        for run in runs
+    ]
+    headings = ("run", "began", "ended", "orders", "found", "repaired", "not compared")
+    return table("Reconciliations, newest first", *headings, rows=rows)
+
+
+def difference_list(differences: list[Json]) -> Table | str:
+    """What a run found, a line each."""
+    if not differences:
+        return "No differences."
+    rows = [(one["orderId"] or one["productId"], one["code"], one["outcome"], one["detail"]) for one in differences]
+    return table("Differences", "order or product", "code", "outcome", "detail", rows=rows)
+
+
 def order_sheet(order: Json) -> Table:
     """Everything about one order that has a value."""
     amounts = {name: format_amount(order[name], order["currency"]) for name in ("productPrice", "amount")}

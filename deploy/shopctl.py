@@ -3,17 +3,20 @@
 Exit status: 0 it is done, 1 it was refused or failed (why is on the standard error), 2 that is no command, 130 Ctrl-C.
 """
 
+import time
 import uuid
 from typing import Annotated, Literal
 
 import typer
 
 from deploy import screen
-from deploy.client import Json, Query, Role, Who, path
+from deploy.client import ClientError, Json, Query, Role, Who, path
 from deploy.desk import Desk, add_command, ascii_text
 from deploy.timeline import follow
 
 app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+
+POLL_SECONDS = 1.0
 
 Order = Annotated[str, typer.Argument(metavar="ORDER", help="An order's id.")]
 Product = Annotated[str, typer.Argument(metavar="PRODUCT", help="A product's id.")]
@@ -157,6 +160,46 @@ def clear(
     desk.show(found, screen.order_sheet(found))
 
 
+def reconcile(
+    desk: Desk,
+    listed: Annotated[bool, typer.Option("--list", help="Only show the last runs, and begin none.")] = False,
+    wait: Annotated[int, typer.Option(min=1, help="Wait so many seconds for its end.")] = 900,
+) -> None:
+    """Compare now what every store says of the orders, and show what was found. With --json, its `differences` too."""
+    if listed:
+        runs = desk.shop.get("/reconciliations", desk.operator)
+        desk.show(runs, screen.run_list(runs["items"]))
+        return
+    before = desk.shop.get("/reconciliations", desk.operator, {"limit": 1})["items"]
+    state = desk.shop.post("/reconciliations", desk.operator)["state"]
+    if state == "running":
+        desk.say("A run is under way; this is that one.")
+    run = _finished(desk, known=before[0]["reconciliationId"] if before and state == "started" else None, wait=wait)
+    where = path("reconciliations", run["reconciliationId"])
+    found = desk.shop.all_items(f"{where}/differences", desk.operator, {})
+    desk.show(run | {"differences": found}, screen.facts("Reconciliation", run), screen.difference_list(found))
+
+
+def _finished(desk: Desk, *, known: str | None, wait: int) -> Json:
+    """The newest run, other than the one that is `known`, once it has come to its end."""
+    told = ""
+    end = time.monotonic() + wait
+    while time.monotonic() < end:
+        runs = desk.shop.get("/reconciliations", desk.operator, {"limit": 1})["items"]
+        if runs and runs[0]["reconciliationId"] != known:
+            run: Json = runs[0]
+            if run["finishedAt"] is not None:
+                return run
+            so_far = f"{run['compared']} orders compared, {run['found']} differences found"
+            if so_far != told:
+                desk.say(f"{so_far} …")
+                told = so_far
+        time.sleep(POLL_SECONDS)
+    trouble = ClientError(f"The run has not come to its end within {wait} s.")
+    trouble.hint = "See `shopctl reconcile --list`, and in the Web UI whether an order worker is at it."
+    raise trouble
+
+
 def deliver(desk: Desk, order_id: Order) -> None:
     """Tell the shop, as its carrier, that the goods were handed over."""
     found = desk.shop.post(path("deliveries", order_id, "events"), desk.carrier, {"event": "Delivered"})
@@ -170,7 +213,8 @@ def token(desk: Desk, role: Annotated[Role, typer.Option(help="Whose rights it h
 
 
 for command in (
-    products, order, orders, show, watch, cancel, deliver, restock, admission, attention, settle, waive, clear, token,
+    products, order, orders, show, watch, cancel, deliver, restock, admission, attention, settle, waive, clear,
+    reconcile, token,
 ):  # fmt: skip
     add_command(app, command)
 

@@ -153,6 +153,7 @@ Phone = Annotated[
 ]
 ORDER_ID = r"^[A-Za-z0-9_-]{1,64}$"
 OrderId = Annotated[str, StringConstraints(pattern=ORDER_ID), Path(alias="orderId")]
+ReconciliationId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$"), Path(alias="reconciliationId")]
 ProductId = Annotated[Code, Path(alias="productId")]
 Limit = Annotated[int, Field(strict=True, ge=1, le=100), BeforeValidator(_number)]
 Qty = Annotated[Limit, WithJsonSchema(_whole(100, "^(?:[1-9][0-9]?|100)$"))]

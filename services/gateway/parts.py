@@ -14,6 +14,7 @@ from services.order.admission import Admission
 from services.order.book import OrderBook
 from services.order.catalogue import Catalogue
 from services.order.dispatch import Dispatcher
+from services.order.reconciliation_reports import ReconciliationReports
 from services.order.tables import Order
 from services.shared.database import Database
 
@@ -39,6 +40,12 @@ class Engine(Protocol):
     async def clear_attention(self, order_id: str, *, actor: str, reason: str) -> None: ...
 
 
+class Reconciliations(Protocol):
+    """What the routes ask of the reconciliation's schedule (`workflows/reconciling.py`)."""
+
+    async def trigger(self) -> bool: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """The services behind the API."""
@@ -53,6 +60,8 @@ class Parts:
     warehouse: Warehouse
     coupons: Coupons
     engine: Engine
+    reconciliations: Reconciliations
+    reports: ReconciliationReports
     tokens: Tokens
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Response
@@ -11,10 +12,11 @@ from services.gateway.classic import classic
 from services.gateway.conditional import IfNoneMatch
 from services.gateway.contract import ShopRoute
 from services.gateway.cursor import AskedPage
-from services.gateway.fields import KEY, OrderId, ProductId
+from services.gateway.fields import KEY, OrderId, ProductId, ReconciliationId
 from services.gateway.headers import Public
 from services.gateway.openapi import refusals, revalidated
 from services.gateway.parts import Parts, parts
+from services.gateway.problems import InvalidCursor
 from services.gateway.schemas import (
     AdmissionAnswer,
     CouponAnswer,
@@ -22,14 +24,17 @@ from services.gateway.schemas import (
     DeliveredAnswer,
     DeliveryAnswer,
     DeliveryEventRequest,
+    DifferenceAnswer,
     Items,
     MovementRequest,
     OrderAnswer,
     Page,
     ProductAnswer,
     ProductRequest,
+    ReconciliationAnswer,
     SettlementRequest,
     StockAnswer,
+    TriggeredAnswer,
 )
 from services.order.statuses import OrderStatus
 from services.shared.ids import new_order_id
@@ -188,3 +193,38 @@ async def clear_attention(order_id: OrderId, body: DecisionRequest, shop: Shop, 
     await shop.book.get(order_id)
     await shop.engine.clear_attention(order_id, actor=who.user_id, reason=body.reason)
     return OrderAnswer.of(await shop.book.get(order_id))
+
+
+@router.get("/reconciliations", responses=refusals("invalid-cursor"))
+async def list_reconciliations(shop: Shop, who: Operator, asked: AskedPage) -> Page[ReconciliationAnswer]:
+    """The runs that compared what every store says of orders, newest first. Without `finishedAt` one is under way."""
+    paging = asked.of("reconciliations", who)
+    found = await shop.reports.list(limit=paging.limit, before=paging.before)
+    page, more = paging.cut(found, lambda run: run.reconciliation_id)
+    return Page(items=[ReconciliationAnswer.of(run) for run in page], next_cursor=more)
+
+
+@router.post("/reconciliations", status_code=202, responses=refusals("engine-unavailable"))
+async def reconcile(shop: Shop, who: Operator) -> TriggeredAnswer:
+    """Compare now, and put right what can be. Repeating it is harmless: one run is under way at a time."""
+    return TriggeredAnswer(state="started" if await shop.reconciliations.trigger() else "running")
+
+
+@router.get("/reconciliations/{reconciliationId}", responses=refusals("not-found"))
+async def get_reconciliation(reconciliation_id: ReconciliationId, shop: Shop, who: Operator) -> ReconciliationAnswer:
+    """One run, and how far it has come."""
+    return ReconciliationAnswer.of(await shop.reports.get(reconciliation_id))
+
+
+@router.get("/reconciliations/{reconciliationId}/differences", responses=refusals("not-found", "invalid-cursor"))
+async def list_differences(
+    reconciliation_id: ReconciliationId, shop: Shop, who: Operator, asked: AskedPage
+) -> Page[DifferenceAnswer]:
+    """What a run found, in the sequence in which it did."""
+    paging = asked.of("differences", who, reconciliation_id)
+    if not re.fullmatch("[0-9]{1,9}", after := paging.before or "0"):
+        raise InvalidCursor(after)
+    await shop.reports.get(reconciliation_id)
+    found = await shop.reports.differences(reconciliation_id, limit=paging.limit, after=int(after))
+    page, more = paging.cut(found, lambda difference: str(difference.number))
+    return Page(items=[DifferenceAnswer.of(difference) for difference in page], next_cursor=more)

@@ -15,7 +15,7 @@ from services.order.admission import AdmissionReport
 from services.order.book import OrderReading
 from services.order.circuit import Intake
 from services.order.statuses import EventType
-from services.order.tables import OrderEvent, Product
+from services.order.tables import OrderEvent, Product, Reconciliation, ReconciliationDifference
 
 T = TypeVar("T")
 MILLISECOND = timedelta(milliseconds=1)
@@ -187,6 +187,44 @@ class EventAnswer(Wire):
             told = answer.detail.keys() - {"actor", "note"} - ({"reason"} if event.type in _DECIDED else set())
             answer.detail = {name: value for name, value in answer.detail.items() if name in told}
         return answer
+
+
+class ReconciliationAnswer(Wire):
+    """`compared` counts orders, `found` and `repaired` differences; `notCompared` names the stores that were away."""
+
+    reconciliation_id: str
+    started_at: Moment
+    finished_at: Moment | None
+    compared: int
+    found: int
+    repaired: int
+    not_compared: list[str]
+
+    @staticmethod
+    def of(run: Reconciliation) -> "ReconciliationAnswer":
+        return ReconciliationAnswer.model_validate(run, from_attributes=True)
+
+
+class DifferenceAnswer(Wire):
+    """Something that was found about an order or a product. What `code` means, and what to do: `docs/operations.md`."""
+
+    number: int
+    code: str
+    order_id: str | None
+    product_id: str | None
+    detail: str
+    outcome: str
+    at: Moment
+
+    @staticmethod
+    def of(difference: ReconciliationDifference) -> "DifferenceAnswer":
+        return DifferenceAnswer.model_validate(difference, from_attributes=True)
+
+
+class TriggeredAnswer(Wire):
+    """`started`, or `running` where a run was under way: then that one goes on."""
+
+    state: Literal["started", "running"]
 
 
 class PendingPaymentAnswer(Wire):

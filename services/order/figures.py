@@ -11,7 +11,9 @@ from prometheus_client import CollectorRegistry, Gauge
 from services.order import repository
 from services.order.admission import Admission, AdmissionReport
 from services.order.circuit import Intake
+from services.order.reconciliation_reports import ReconciliationReports
 from services.order.statuses import OrderStatus
+from services.order.tables import Reconciliation
 from services.shared.clock import Clock, utc_now
 from services.shared.database import Database
 from services.shared.errors import DatabaseUnavailable
@@ -54,6 +56,12 @@ class ShopFigures:
         self._lag = gauge("dispatch_lag_seconds", "How long one of them has waited for it at most")
         self._flagged = gauge("orders_needing_attention", "Orders that wait for a person")
         self._stuck = gauge("compensations_stuck", "Those of them that cannot be undone")
+        self._reconciled = gauge(
+            "reconciliation_finished_timestamp_seconds",
+            "When the last reconciliation came to its end; 0 before the first",
+        )
+        self._found = gauge("reconciliation_found", "The differences that it found")
+        self._left = gauge("reconciliation_left", "Those of them that it did not repair")
         states = gauge("admission_state", "1 for the state that the intake of orders is in", "state")
         waiting = gauge("orders_waiting", "Orders under way, by whom they wait for", "team")
         waited = gauge("orders_waiting_oldest_seconds", "How long the first of them has stood there", "team")
@@ -73,6 +81,7 @@ class ShopFigures:
                 async with asyncio.timeout(READ_SECONDS):
                     self._set_intake(await admission.report(database))
                     await database.read(self._set_orders)
+                    self._set_reconciled(await ReconciliationReports(database).last_finished())
             self._read_at = time.monotonic()
 
     def _set_intake(self, report: AdmissionReport) -> None:
@@ -95,6 +104,11 @@ class ShopFigures:
         unstarted, since = await repository.unstarted(session)
         self._unstarted.set(unstarted)
         self._lag.set(self._ago(since))
+
+    def _set_reconciled(self, run: Reconciliation | None) -> None:
+        self._reconciled.set(run.finished_at.timestamp() if run and run.finished_at else 0)
+        self._found.set(run.found if run else 0)
+        self._left.set(run.found - run.repaired if run else 0)
 
     def _ago(self, since: datetime | None) -> float:
         return max(0.0, (self._clock() - since).total_seconds()) if since else 0.0

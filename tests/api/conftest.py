@@ -24,10 +24,11 @@ from services.order.book import OrderBook
 from services.order.catalogue import Catalogue
 from services.order.circuit import AdmissionRules
 from services.order.dispatch import Dispatcher, Inbox
+from services.order.reconciliation_reports import ReconciliationReports
 from services.shared.database import Database
 from services.shared.migrations import upgrade
 from services.shared.settings import TEAMS, PoolSettings
-from tests.api.world import LEASE, FakeEngine, Shop
+from tests.api.world import LEASE, FakeEngine, FakeSchedule, Shop
 from tests.issuer import TEST_ISSUER
 
 
@@ -71,6 +72,8 @@ async def shop(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) 
         warehouse=warehouse,
         coupons=Coupons(marketing),
         engine=engine,
+        reconciliations=FakeSchedule(),
+        reports=ReconciliationReports(order),
         tokens=Tokens(SigningKeys(listed_keys), issuer=ISSUER, audience=AUDIENCE),
     )
     await parts.catalogue.put(product_id="tea", product_name="보성 녹차", product_price=4500)

@@ -32,6 +32,10 @@ RULES: Final[dict[str, list[dict[str, str]]]] = {
     "POST /orders/{orderId}/waivers": OPERATORS,
     "POST /orders/{orderId}/clearances": OPERATORS,
     "GET /admission": OPERATORS,
+    "GET /reconciliations": OPERATORS,
+    "POST /reconciliations": OPERATORS,
+    "GET /reconciliations/{reconciliationId}": OPERATORS,
+    "GET /reconciliations/{reconciliationId}/differences": OPERATORS,
     "GET /deliveries/{orderId}": BUYERS,
     "POST /deliveries/{orderId}/events": CARRIERS,
     "GET /coupons": BUYERS,
@@ -60,7 +64,7 @@ def operations(shop: Shop) -> dict[str, dict[str, Any]]:
 
 async def call(shop: Shop, what: str, who: dict[str, str], order_id: str = "order_1") -> Any:
     method, path = what.split(" ")
-    path = path.replace("{orderId}", order_id).replace("{productId}", "tea")
+    path = path.replace("{orderId}", order_id).replace("{productId}", "tea").replace("{reconciliationId}", "r")
     headers = {"Idempotency-Key": re.sub(r"\W", "", f"{what}{who}")[:60], **who}
     return await shop.client.request(method, path, json=BODIES.get(what), headers=headers)
 

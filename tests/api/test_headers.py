@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 import api
 from services.gateway.server import configured, listen
 from services.order.statuses import EventType
+from services.shared.clock import utc_now
 from services.shared.settings import ApiSettings, WrongSetting, read_settings
 from tests.api.test_access import RULES, call
 from tests.api.world import DELIVERED, MINJI, OPERATOR, Shop, is_problem
@@ -97,6 +98,7 @@ async def test_so_are_answers_to_a_preflight(shop: Shop) -> None:
 async def test_every_route_says_how_long_its_answer_may_be_kept(shop: Shop, what: str) -> None:
     order_id = await shop.ordered()
     await shop.parts.deliveries.start(order_id=order_id, product_id="tea", qty=2)
+    await shop.parts.reports.begin("r", utc_now())
     shop.engine.stuck = {"refund_payment"}
     if what == "POST /deliveries/{orderId}/events":
         await shop.record(order_id, DELIVERED, EventType.DELIVERED)

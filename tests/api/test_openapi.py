@@ -62,7 +62,10 @@ def test_each_problem_that_is_described_is_one_of_the_catalogue(shop: Shop) -> N
     }
 
 
-@pytest.mark.parametrize("what", [what for what in RULES if what.startswith(("POST", "PUT", "PATCH"))])
+@pytest.mark.parametrize(
+    "what",
+    [what for what in RULES if what.startswith(("POST", "PUT", "PATCH")) and what != "POST /reconciliations"],
+)
 async def test_the_example_of_a_body_works(shop: Shop, what: str) -> None:
     body = operations(shop)[what]["requestBody"]["content"]["application/json"]["schema"]
     schema = body.get("anyOf", [body])[0]["$ref"].rpartition("/")[2]

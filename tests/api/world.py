@@ -127,6 +127,20 @@ class FakeEngine:
         return (await self.book.get(order_id)).view.order_status
 
 
+@dataclass
+class FakeSchedule:
+    """The reconciliation's schedule: whether a run is under way, or its engine away."""
+
+    running: bool = False
+    away: bool = False
+
+    async def trigger(self) -> bool:
+        if self.away:
+            raise EngineUnavailable("away")
+        began, self.running = not self.running, True
+        return began
+
+
 async def record(
     book: OrderBook, order_id: str, state: OrderState, *events: EventType, detail: dict[str, str] | None = None
 ) -> None:

@@ -11,6 +11,7 @@ from services.order.book import OrderBook
 from services.order.circuit import AdmissionRules
 from services.order.dispatch import Inbox
 from services.order.figures import ShopFigures
+from services.order.reconciliation_reports import ReconciliationReports
 from services.order.statuses import EventType, OrderState, OrderStatus, TimelineEntry
 from services.shared.database import Database
 from services.shared.metrics import DatabaseMetrics
@@ -57,6 +58,7 @@ async def test_the_figures_tell_who_is_waited_for_and_since_when(
         assert value("orders_waiting", team=team) == 2
         assert value("orders_waiting_oldest_seconds", team=team) == (2 * HOUR).total_seconds()
     assert value("orders_needing_attention") == 4
+    assert value("reconciliation_finished_timestamp_seconds") == 0
     assert value("compensations_stuck") == 1
     assert value("orders_unstarted") == 1
     assert value("dispatch_lag_seconds") == HOUR.total_seconds()
@@ -92,3 +94,18 @@ async def test_a_database_that_is_away_makes_every_figure_unknown(clock: HeldClo
     samples = [sample for family in registry.collect() for sample in family.samples]
     assert samples
     assert all(sample.value != sample.value for sample in samples), "NaN is what is not itself"
+
+
+async def test_the_figures_tell_of_the_last_reconciliation_that_ended(
+    order_database: Database, clock: HeldClock
+) -> None:
+    registry = CollectorRegistry()
+    reports = ReconciliationReports(order_database)
+    for name, found, ended in (("run_1", 9, NOON), ("run_2", 5, NOON + HOUR), ("run_3", 1, None)):
+        await reports.begin(name, NOON)
+        await reports.progress(name, compared=9, found=found, repaired=1, not_compared=[], finished_at=ended)
+    await ShopFigures(registry, clock).refresh(order_database, Admission(AdmissionRules(), clock))
+    told = [registry.get_sample_value(f"street12_reconciliation_{name}") for name in ("found", "left")]
+    assert told == [5, 4]
+    finished = registry.get_sample_value("street12_reconciliation_finished_timestamp_seconds")
+    assert finished == (NOON + HOUR).timestamp()

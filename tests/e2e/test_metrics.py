@@ -11,6 +11,7 @@ from deploy.local import ROOT
 from deploy.stack import Stack
 from services.gateway.wording import WORDING
 from services.order.circuit import Intake
+from services.order.comparison import Code, Outcome
 from services.order.statuses import CancelReason, OrderStatus
 from services.shared.settings import TEAMS
 from tests.e2e.shop import OPERATOR, Shop, Wish, eventually
@@ -22,14 +23,15 @@ _PROCESSES = {"api", *(f"worker-{team}" for team in TEAMS)}
 # What a label may say. Routes are the templates of the API's own document.
 _VALUES: dict[str, set[str]] = {
     "action": {"retry", "skip"},
+    "code": {*Code},
     "build": {"0.2.0", "local"},
-    "call": {"create_intent", "find_intent", "confirm", "cancel_intent", "refund"},
+    "call": {"create_intent", "find_intent", "confirm", "cancel_intent", "refund", "list_charges", "find_charge"},
     "database": {*TEAMS},
     "method": {"GET", "POST", "PUT", "other"},
     "mode": {"read", "write"},
     "outcome": {
         *("done", "refused", "failed", "withdrawn", "undone", "nothing", "stuck", "answered", "Paid", "Declined"),
-        *WORDING,
+        *(*Outcome, *WORDING),
     },
     "process": _PROCESSES,
     "reason": {*CancelReason, *WORDING, *Intake, "none"},
@@ -41,7 +43,7 @@ _VALUES: dict[str, set[str]] = {
     "verb": {"SELECT", "INSERT", "UPDATE", "DELETE", "other"},
     "namespace": {"default"},
     "task_queue": {"order"},
-    "workflow_type": {"OrderWorkflow"},
+    "workflow_type": {"OrderWorkflow", "ReconciliationWorkflow"},
 }
 
 
@@ -68,8 +70,20 @@ async def everything_happens(shop: Shop) -> None:
     await shop.until(kim.orderId, "OrderCanceled")
     await shop.until_event(stuck.orderId, "AttentionRaised")
     settlement = {"step": "refund_payment", "action": "skip", "reason": "by hand"}
+    await reconciled(shop)
     (await shop.http.post(f"/orders/{stuck.orderId}/settlements", json=settlement, headers=OPERATOR)).raise_for_status()
     await shop.until(stuck.orderId, "OrderCanceled")
+
+
+async def reconciled(shop: Shop) -> None:
+    """A run of the reconciliation, to its end."""
+    (await shop.http.post("/reconciliations", headers=OPERATOR)).raise_for_status()
+
+    async def ended() -> bool:
+        runs = (await shop.http.get("/reconciliations?limit=1", headers=OPERATOR)).raise_for_status().json()["items"]
+        return bool(runs) and runs[0]["finishedAt"] is not None
+
+    await eventually(ended, "a reconciliation to end")
 
 
 async def collected(shop: Shop) -> dict[str, str]:
@@ -104,9 +118,8 @@ async def test_what_the_shop_measures_is_what_the_page_says(shop: Shop) -> None:
                 for label, value in sample.labels.items():
                     assert label == "le" or value in allowed[label], f"{name}: {label} is {value!r}"
     page = documented()
-    assert (
-        found.pop("street12_database_repeats_total")[0] == page.pop("street12_database_repeats_total")[0]
-    )  # perhaps none
+    for perhaps in ("street12_database_repeats_total", "street12_reconciliation_differences_total"):
+        assert found.pop(perhaps, page[perhaps])[0] == page.pop(perhaps)[0]
     assert found == page
     of_the_shop = {name for name, on in processes.items() if on == {"api"}}
     assert {"street12_orders_waiting", "street12_dispatch_lag_seconds"} <= of_the_shop

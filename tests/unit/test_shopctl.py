@@ -391,3 +391,68 @@ def test_who_watches_sees_events_as_they_come_and_may_leave(fake: FakeShop) -> N
                 process.wait(10)
         _, errors = process.communicate()
     assert (process.returncode, errors) == (130, "")
+
+
+RUN: dict[str, Any] = {
+    "reconciliationId": "reconciliation_2",
+    "startedAt": "2026-11-27T08:00:00Z",
+    "finishedAt": None,
+    "compared": 500,
+    "found": 1,
+    "repaired": 1,
+    "notCompared": ["marketing"],
+}
+FOUND: dict[str, Any] = {
+    "number": 1,
+    "code": "view-behind",
+    "orderId": ORDER_ID,
+    "productId": None,
+    "detail": "reads OrderPlaced",
+    "outcome": "repaired",
+    "at": "2026-11-27T08:00:30Z",
+}
+
+
+def runs(*items: dict[str, Any]) -> Reply:
+    return Reply(200, {"items": [*items], "nextCursor": None})
+
+
+def test_a_reconciliation_is_run_followed_and_shown(fake: FakeShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.shopctl.POLL_SECONDS", 0)
+    earlier = RUN | {"reconciliationId": "reconciliation_1", "finishedAt": RUN["startedAt"]}
+    ended = RUN | {"finishedAt": "2026-11-27T08:01:00Z"}
+    fake.will("POST /reconciliations", Reply(202, {"state": "started"}))
+    fake.will("GET /reconciliations?limit=1", runs(earlier), runs(earlier), runs(RUN), runs(ended))
+    fake.will("GET /reconciliations/reconciliation_2/differences?limit=100", runs(FOUND))
+    done = shopctl(fake, "reconcile", "--as", "op")
+    assert done.exit_code == 0, done.output
+    for told in ("500 orders compared, 1 differences found …", "view-behind", ORDER_ID, "repaired", "marketing"):
+        assert told in done.output
+
+
+def test_a_reconciliation_that_is_under_way_is_followed(fake: FakeShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.shopctl.POLL_SECONDS", 0)
+    fake.will("POST /reconciliations", Reply(202, {"state": "running"}))
+    fake.will("GET /reconciliations?limit=1", runs(RUN), runs(RUN | {"finishedAt": RUN["startedAt"]}))
+    fake.will("GET /reconciliations/reconciliation_2/differences?limit=100", runs())
+    done = shopctl(fake, "reconcile", "--as", "op")
+    assert done.exit_code == 0, done.output
+    assert "A run is under way" in done.output
+    assert "No differences." in done.output
+
+
+def test_a_reconciliation_that_does_not_end_is_told(fake: FakeShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.shopctl.POLL_SECONDS", 0.2)
+    fake.will("POST /reconciliations", Reply(202, {"state": "started"}))
+    fake.will("GET /reconciliations?limit=1", runs(), *[runs(RUN)] * 50)
+    done = shopctl(fake, "reconcile", "--as", "op", "--wait", "1")
+    assert done.exit_code == 1
+    assert "has not come to its end within 1 s" in done.output
+
+
+def test_the_last_reconciliations_are_listed(fake: FakeShop) -> None:
+    fake.will("GET /reconciliations", runs(RUN))
+    done = shopctl(fake, "reconcile", "--list", "--as", "op")
+    assert done.exit_code == 0, done.output
+    assert "reconciliation_2" in done.output
+    assert not any(asked.call.startswith("POST /reconciliations") for asked in fake.asked)
