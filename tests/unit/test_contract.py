@@ -13,6 +13,7 @@ from activities.contract import RecordStatus, StartDelivery, Undone
 from activities.delivery import DeliveryActivities
 from activities.marketing import MarketingActivities
 from activities.order import OrderActivities
+from activities.reconciliation import ReconciliationActivities
 from services.shared.settings import TEAMS
 from workflows.messages import PlaceOrder
 from workflows.steps import COMPENSATION_ORDER, SAGA, Step
@@ -33,9 +34,16 @@ ORDER = PlaceOrder(
 )
 
 
+SUMMARIES = ("summarise_coupons", "summarise_deliveries", "summarise_stock")
+
+
 def activities_of(team: str) -> dict[str, Any]:
     """A team's activities by their names: the SDK's definitions."""
-    methods = [method for _, method in inspect.getmembers(OF_TEAM[team], inspect.isfunction)]
+    return _activities(OF_TEAM[team])
+
+
+def _activities(of: type) -> dict[str, Any]:
+    methods = [method for _, method in inspect.getmembers(of, inspect.isfunction)]
     definitions = [getattr(method, DEFINITION) for method in methods if hasattr(method, DEFINITION)]
     return {definition.name: definition for definition in definitions}
 
@@ -65,9 +73,19 @@ def test_what_is_no_step_is_an_activity_too() -> None:
 def test_no_activity_is_left_over_and_a_worker_serves_each() -> None:
     known = [name for team in TEAMS for name in activities_of(team)]
     asked = [name for step in SAGA for name in (step.do, step.undo)]
-    assert sorted(known) == sorted([*asked, "record_status", "take_turn", "complete_delivery"])
+    assert sorted(known) == sorted([*asked, "record_status", "take_turn", "complete_delivery", *SUMMARIES])
     tree = ast.parse((ROOT / "worker.py").read_text())
     assert set(known) <= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+def test_what_the_reconciliation_asks_for_is_served_and_nothing_else() -> None:
+    own = _activities(ReconciliationActivities)
+    tree = ast.parse((ROOT / "workflows" / "reconciliation.py").read_text())
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert {*own, *SUMMARIES} <= texts
+    served = ReconciliationActivities.all.fget
+    assert served is not None
+    assert {*own} <= {*served.__code__.co_names}
 
 
 def test_every_step_is_compensated_and_the_money_comes_last() -> None:
