@@ -36,8 +36,16 @@ class Telemetry:
 
     async def exposition(self) -> bytes:
         """The metrics as Prometheus reads them. Raises `OSError`."""
-        async with aiohttp.ClientSession() as session, session.get(self._url) as answer:
+        return await fetched(self._url)
+
+
+async def fetched(url: str) -> bytes:
+    """What is served there. Raises `OSError` when it does not come whole."""
+    try:
+        async with aiohttp.ClientSession(raise_for_status=True) as session, session.get(url) as answer:
             return await answer.read()
+    except aiohttp.ClientError as error:  # an answer that is broken off is no OSError of its own
+        raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
 def _started() -> tuple[Runtime, str]:
