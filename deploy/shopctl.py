@@ -154,9 +154,11 @@ def clear(
     desk: Desk,
     order_id: Order,
     reason: Annotated[str, typer.Option(help="What was done about it, for the timeline.")],
+    about: Annotated[str | None, typer.Option(help="What it was flagged for and is seen to; else all.")] = None,
 ) -> None:
     """Note that what an order was flagged for has been seen to. A stuck undo is settled instead."""
-    found = desk.shop.post(path("orders", order_id, "clearances"), desk.operator, {"reason": reason})
+    body: Json = {"reason": reason} | ({"about": about} if about else {})
+    found = desk.shop.post(path("orders", order_id, "clearances"), desk.operator, body)
     desk.show(found, screen.order_sheet(found))
 
 

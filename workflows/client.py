@@ -10,6 +10,7 @@ from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
     WorkflowExecutionStatus,
+    WorkflowQueryFailedError,
     WorkflowUpdateFailedError,
 )
 from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError as UpdateTimeout
@@ -28,13 +29,14 @@ from temporalio.runtime import Runtime
 from temporalio.service import GrpcCompression, KeepAliveConfig, RPCError, RPCStatusCode
 
 from activities.contract import ORDER_QUEUE, RecordStatus
-from services.order.statuses import CancelReason, OrderState
+from services.order.statuses import CancelReason, OrderState, OrderStatus
 from services.order.tables import Order
+from services.shared.clock import utc_now
 from services.shared.errors import NotFound, Refused, Unavailable
 from services.shared.money import format_amount
 from services.shared.telemetry import trace_of
 from workflows.codec import HistoryCodec, HistoryFailures
-from workflows.journal import CANCEL_REASON, NEEDS_ATTENTION, ORDER_STATUS
+from workflows.journal import CANCEL_REASON, CANCELING_SINCE, NEEDS_ATTENTION, ORDER_STATUS
 from workflows.messages import (
     CancelOrder,
     ClearAttention,
@@ -194,19 +196,19 @@ class OrderEngine:
             raise EngineUnavailable(str(error)) from error
 
     async def flag(self, order: Order, resumed: Resumed, flag: FlagOrder) -> None:
-        """Call a person to an order; where its workflow has ended, it is taken up again until somebody has been.
+        """Call a person to an order; one that has ended is taken up again, until somebody has been.
 
-        Once for each thing that a flag is about. Raises `EngineUnavailable`; `TooLate` when an order that did not
-        read so has ended meanwhile.
+        Once for each thing that a flag is about. One that has not ended and whose workflow is gone is to be resumed
+        first. Raises `EngineUnavailable`; `TooLate` when an order that did not read so has ended meanwhile.
         """
-        again = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
-        if resumed.state.order_status.final:
-            again = WorkflowIDReusePolicy.ALLOW_DUPLICATE
+        if not resumed.state.order_status.final:
+            await self._tell(order.order_id, OrderWorkflow.flag, flag, refused=TooLate)
+            return
         start = WithStartWorkflowOperation(
             OrderWorkflow.run,
             self._input(order, resumed),
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            **self._options(order, resumed, reuse=again),
+            **self._options(order, resumed, reuse=WorkflowIDReusePolicy.ALLOW_DUPLICATE),
         )
         try:
             async with asyncio.timeout(self._rpc_timeout.total_seconds()):
@@ -214,9 +216,7 @@ class OrderEngine:
                     await self._client.execute_update_with_start_workflow(  # pyright: ignore[reportUnknownMemberType]
                         OrderWorkflow.flag, flag, start_workflow_operation=start, rpc_timeout=self._rpc_timeout
                     )
-        except WorkflowAlreadyStartedError as error:
-            raise TooLate(order.order_id) from error
-        except (TimeoutError, UpdateTimeout, *_AWAY) as error:
+        except (TimeoutError, UpdateTimeout, WorkflowUpdateFailedError, *_AWAY) as error:
             raise EngineUnavailable(str(error)) from error
 
     async def journal(self, order_id: str) -> RecordStatus:
@@ -227,6 +227,8 @@ class OrderEngine:
         handle = self._client.get_workflow_handle_for(OrderWorkflow.run, order_id)
         try:
             return await handle.query(OrderWorkflow.journal, rpc_timeout=self._rpc_timeout)
+        except WorkflowQueryFailedError as error:  # a worker of a release that knows no such query
+            raise EngineUnavailable(str(error)) from error
         except _AWAY as error:
             if isinstance(error, RPCError) and error.status == RPCStatusCode.NOT_FOUND:
                 raise NotFound(order_id) from error
@@ -289,9 +291,12 @@ class OrderEngine:
         waiver = WaiveCoupon(actor=actor, reason=reason)
         await self._tell(order_id, OrderWorkflow.waive_coupon, waiver, refused=NotWaiting)
 
-    async def clear_attention(self, order_id: str, *, actor: str, reason: str) -> None:
-        """Note that a person has seen to what an order was flagged for. Raises `NotFlagged`, `EngineUnavailable`."""
-        clearance = ClearAttention(actor=actor, reason=reason)
+    async def clear_attention(self, order_id: str, *, actor: str, reason: str, about: str = "") -> None:
+        """Note that a person has seen to what an order was flagged for: to this, or to everything.
+
+        Raises `NotFlagged`, `EngineUnavailable`.
+        """
+        clearance = ClearAttention(actor=actor, reason=reason, about=about)
         await self._tell(order_id, OrderWorkflow.clear_attention, clearance, refused=NotFlagged)
 
     async def _tell(
@@ -318,6 +323,8 @@ class OrderEngine:
                 status = await self._status(order_id)
                 if status is None or (again and status == WorkflowExecutionStatus.RUNNING):
                     raise EngineUnavailable("the order's workflow has not started yet") from error
+                if status not in (WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.COMPLETED):
+                    raise EngineUnavailable("somebody ended the order's workflow; it will be taken up") from error
                 if status == WorkflowExecutionStatus.RUNNING:  # it has started since
                     return await self._tell(order_id, update, *arguments, refused=refused, again=True)
                 raise refused(order_id) from error
@@ -358,7 +365,11 @@ class OrderEngine:
     ) -> dict[str, Any]:
         amount = format_amount(order.amount, order.currency)
         state = resumed.state if resumed else OrderState()
-        reason = [] if state.cancel_reason is None else [SearchAttributePair(CANCEL_REASON, state.cancel_reason)]
+        more: list[SearchAttributePair[Any]] = []
+        if state.cancel_reason is not None:
+            more.append(SearchAttributePair(CANCEL_REASON, state.cancel_reason))
+        if state.order_status is OrderStatus.ORDER_CANCELING:
+            more.append(SearchAttributePair(CANCELING_SINCE, utc_now()))
         return {
             **({"memo": {"traceparent": order.traceparent}} if order.traceparent else {}),
             "id": order.order_id,
@@ -371,7 +382,7 @@ class OrderEngine:
                     SearchAttributePair(CUSTOMER_ID, order.user_id),
                     SearchAttributePair(PRODUCT_ID, order.product_id),
                     SearchAttributePair(NEEDS_ATTENTION, state.needs_attention),
-                    *reason,
+                    *more,
                 ]
             ),
         }

@@ -1,5 +1,6 @@
 """What the Web UI shows of an order, in Markdown, for whoever is on call."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from services.shared.money import format_amount
 from workflows.messages import CancelOrder, PlaceOrder
 
 # What Markdown takes for more than text. Names and notes come from people, and must not draw links or headings.
-_MARKUP = re.compile(r"([\\`*_\[\]<>#|!~])")
+_MARKUP = re.compile(r"([\\`*_\[\]<>#|!~@]|(?<=:)/(?=/)|(?<=www)\.)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def _what_to_do(now: Situation) -> Iterable[str]:
         yield f'- to settle: update `settle` `{{"undo": "{undo}", "action": "retry", {signed}}}`, or `"skip"`'
     if now.may_waive:
         yield f"- to deliver without a coupon: update `waive_coupon` `{{{signed}}}`"
-    if now.attention.keys() - {*now.stuck}:
-        yield f"- once it is seen to: update `clear_attention` `{{{signed}}}`"
+    for about in (about for about in now.attention if about not in now.stuck):
+        yield f'- once that is seen to: update `clear_attention` `{{"about": {json.dumps(about)}, {signed}}}`'
     if now.may_cancel:
         yield (
             '- to undo the order: update `cancel` `{"reason": "operator", "actor": "your name", "note": "why"}`,'

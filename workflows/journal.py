@@ -84,6 +84,11 @@ class Journal:
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
 
+    @property
+    def flushed(self) -> bool:
+        """Whether everything is published: nothing waits to be written, and nothing is being written."""
+        return self._is_published() and not self._unwritten and (self._writer is None or self._writer.done())
+
     async def flush(self) -> None:
         """Wait until everything is published."""
         self._publish()

@@ -1,6 +1,6 @@
 """What an order's workflow is started with and told. Kept in history: ids and small values only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
@@ -25,6 +25,8 @@ class Resumed:
     state: OrderState
     done: list[EventType]
     """What its timeline holds."""
+    skipped: list[str] = field(default_factory=list[str])
+    """The undos that an operator decided to do without: what they did by hand is not done again."""
     undo: bool
     """Somebody ended its workflow: everything is to be undone. Else the engine has lost it: it goes on."""
 
@@ -88,6 +90,8 @@ class ClearAttention:
 
     actor: str
     reason: str
+    about: str = ""
+    """What has been seen to; all that can be cleared, where nothing is named."""
 
 
 @dataclass(frozen=True, kw_only=True)

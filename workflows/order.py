@@ -30,6 +30,10 @@ _LATE = "delivery deadline"
 _ENDS = frozenset({EventType.DELIVERED, EventType.PAYMENT_DECLINED, EventType.ORDER_CANCELED})
 _EARLIER = "flagged before its workflow was lost"
 _TERMINATED = "ended workflow"
+_ARRIVAL = "complete_delivery"
+# Of what people write and failures say. The engine takes no more than 2 MB at once, and status writes go together: a
+# task that is refused for its size is repeated for ever.
+_LONGEST = 500
 
 
 class Abandoned(Exception):
@@ -78,7 +82,7 @@ class OrderWorkflow:
                 if workflow.cancellation_reason() is not None:  # else the worker lets go of the workflow: so does it
                     await self._asked_to_cancel()
                     self._journal.await_decision()
-                    actor = workflow.cancellation_reason() or "Request Cancellation"
+                    actor = (workflow.cancellation_reason() or "Request Cancellation")[:_LONGEST]
                     self._request_cancel(CancelOrder(reason=CancelReason.OPERATOR, actor=actor))
         return story.result()
 
@@ -103,6 +107,8 @@ class OrderWorkflow:
         if not self._earlier & _ENDS:  # else it was counted before
             meters.order_settled(self._journal.state.order_status, self._journal.state.cancel_reason)
         self._payment_known = True
+        self._waiting.pop("", None)
+        self._describe()
         for undo in self._undos.values():
             await undo  # a waived coupon's, once marketing is back
         await self._rest()
@@ -110,13 +116,19 @@ class OrderWorkflow:
 
     def _take_up(self) -> None:
         """Go on where an order stood whose workflow is gone. Raises `Abandoned`."""
-        resumed = self._order.resumed
-        if resumed is None or self._journal.state.order_status.final:
+        resumed, status = self._order.resumed, self._journal.state.order_status
+        if resumed is None:
             return
-        canceling = self._journal.state.order_status is OrderStatus.ORDER_CANCELING
-        if not canceling and not resumed.undo:
+        revoked = EventType.COUPON_REVOKED in self._earlier or steps.ISSUE_COUPON.undo in resumed.skipped
+        if self._waived and not revoked and status is not OrderStatus.ORDER_CANCELED:
+            if steps.ISSUE_COUPON not in self._begun:
+                self._begun.append(steps.ISSUE_COUPON)
+            self._begin_undo(steps.ISSUE_COUPON)
+        canceling = status is OrderStatus.ORDER_CANCELING
+        if status.final or (not canceling and not resumed.undo):
             return
-        self._begun = [*steps.SAGA]  # what was begun nobody knows; an undo of nothing does no harm
+        # What was begun nobody knows; an undo of nothing does no harm.
+        self._begun = [step for step in steps.SAGA if step.undo not in resumed.skipped]
         reason = self._journal.state.cancel_reason or CancelReason.OPERATOR
         if canceling:
             self._cancel = CancelOrder(reason=reason, actor=_TERMINATED)
@@ -131,6 +143,8 @@ class OrderWorkflow:
             self._tell("nothing any more")
             await self._journal.flush()
             await workflow.wait_condition(workflow.all_handlers_finished)
+            if not self._journal.flushed:  # a message came while the last write was under way
+                continue
             if not self._attention or not workflow.patched("flagged-orders-stay-open"):
                 return
             self._tell("a person")
@@ -232,10 +246,10 @@ class OrderWorkflow:
         )
 
     async def _note_arrival(self) -> None:
-        self._tell(work_of(["complete_delivery"], steps.START_DELIVERY.queue))
+        self._tell(work_of([_ARRIVAL], steps.START_DELIVERY.queue))
         try:
             await workflow.execute_activity(
-                "complete_delivery",
+                _ARRIVAL,
                 steps.START_DELIVERY.command(self._order),
                 task_queue=steps.START_DELIVERY.queue,
                 start_to_close_timeout=steps.COMPLETION_ATTEMPT,
@@ -243,7 +257,7 @@ class OrderWorkflow:
                 summary="note the arrival",
             )
         except ActivityError as error:  # the goods are with the customer, whatever the delivery team's books say
-            self._raise_attention("complete_delivery", error)
+            self._raise_attention(_ARRIVAL, error)
 
     async def _compensate(self) -> None:
         """Undo everything begun. Each undo starts in its turn; none waits long for the one before."""
@@ -366,6 +380,11 @@ class OrderWorkflow:
         return self._journal.state.order_status
 
     @cancel.validator
+    def _may_cancel(self, request: CancelOrder) -> None:
+        # Here and not after its turn: what was accepted once must be accepted when it is replayed.
+        _must_be_short("too-late-to-cancel", request.actor, request.note)
+        self._can_cancel(request)
+
     def _can_cancel(self, request: CancelOrder) -> None:
         if request.if_version not in (None, self._journal.shown):
             raise _refusal("precondition-failed", f"the order is at version {self._journal.shown}")
@@ -400,6 +419,10 @@ class OrderWorkflow:
         self._settlements[settlement.undo] = settlement
 
     @settle.validator
+    def _may_settle(self, settlement: SettleCompensation) -> None:
+        _must_be_short("not-stuck", settlement.actor, settlement.reason)
+        self._can_settle(settlement)
+
     def _can_settle(self, settlement: SettleCompensation) -> None:
         if settlement.undo not in self._stuck():
             raise _refusal("not-stuck", f"{settlement.undo} is not stuck; stuck are: {_listed(self._stuck())}")
@@ -420,6 +443,10 @@ class OrderWorkflow:
             self._journal.add(EventType.COUPON_WAIVED, detail={"actor": waiver.actor, "reason": waiver.reason})
 
     @waive_coupon.validator
+    def _may_waive(self, waiver: WaiveCoupon) -> None:
+        _must_be_short("not-waiting", waiver.actor, waiver.reason)
+        self._can_waive(waiver)
+
     def _can_waive(self, waiver: WaiveCoupon) -> None:
         if not self._waived and not self._waits_for_coupon():
             raise _refusal("not-waiting", "the order does not wait for its coupon")
@@ -431,7 +458,7 @@ class OrderWorkflow:
         await self._in_turn()
         self._can_clear(clearance)
         self._journal.await_decision()
-        cleared = [about for about in self._attention if about not in self._stuck()]
+        cleared = self._clearable(clearance)
         for about in cleared:
             del self._attention[about]
         self._journal.add(
@@ -442,9 +469,19 @@ class OrderWorkflow:
         self._describe()
 
     @clear_attention.validator
+    def _may_clear(self, clearance: ClearAttention) -> None:
+        _must_be_short("not-flagged", clearance.actor, clearance.reason, clearance.about)
+        self._can_clear(clearance)
+
+    def _clearable(self, clearance: ClearAttention) -> list[str]:
+        """What it was flagged for and is seen to. A stuck undo never is."""
+        flagged = [about for about in self._attention if about not in self._stuck()]
+        return [about for about in flagged if clearance.about in ("", about)]
+
     def _can_clear(self, clearance: ClearAttention) -> None:
-        if not self._attention.keys() - set(self._stuck()):
-            raise _refusal("not-flagged", f"there is nothing to clear; to settle: {_listed(self._stuck())}")
+        if not self._clearable(clearance):
+            stuck = _listed(self._stuck())
+            raise _refusal("not-flagged", f"flagged for: {_listed(self._attention)}; of those to settle: {stuck}")
         _must_be_signed("not-flagged", clearance.actor, clearance.reason)
 
     @workflow.update(name="flag")
@@ -456,9 +493,11 @@ class OrderWorkflow:
             self._call_person(flag.about, f"{flag.about}: {flag.detail}", {"actor": flag.actor})
 
     @flag.validator
-    def _can_flag(self, flag: FlagOrder) -> None:
-        if not flag.about.strip() or flag.about in {step.undo for step in steps.SAGA}:
-            raise _refusal("not-flagged", f"about must name something, and no undo: {flag.about!r}")
+    def _may_flag(self, flag: FlagOrder) -> None:
+        _must_be_short("not-flagged", flag.about, flag.detail, flag.actor)
+        own = {_LATE, _EARLIER, _ARRIVAL, *(name for step in steps.SAGA for name in (step.do, step.undo))}
+        if not flag.about.strip() or flag.about in own:
+            raise _refusal("not-flagged", f"about must name something that the order itself does not: {flag.about!r}")
 
     @workflow.query(name="journal")
     def journal(self) -> RecordStatus:
@@ -528,11 +567,16 @@ def _outcome(step: Step, error: ActivityError) -> str:
 def _told(error: ActivityError) -> str:
     """How a team put it; its message begins with the code, as its type does."""
     cause = error.cause
-    return cause.message if isinstance(cause, ApplicationError) else str(cause or error)
+    return (cause.message if isinstance(cause, ApplicationError) else str(cause or error))[:_LONGEST]
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
+
+
+def _must_be_short(code: str, *texts: str) -> None:
+    if any(len(text) > _LONGEST for text in texts):
+        raise _refusal(code, f"say it in {_LONGEST} characters")
 
 
 def _must_be_signed(code: str, actor: str, reason: str) -> None:

@@ -149,9 +149,17 @@ class EngineBooks:
         return Journal(known.state, known.timeline)
 
     async def resume(
-        self, order: Order, *, version: int, state: OrderState, done: Sequence[EventType], undo: bool
+        self,
+        order: Order,
+        *,
+        version: int,
+        state: OrderState,
+        done: Sequence[EventType],
+        skipped: Sequence[str],
+        undo: bool,
     ) -> None:
-        await self._engine.resume(order, Resumed(version=version, state=state, done=[*done], undo=undo))
+        resumed = Resumed(version=version, state=state, done=[*done], skipped=[*skipped], undo=undo)
+        await self._engine.resume(order, resumed)
 
     async def flag(
         self, order: Order, *, version: int, state: OrderState, done: Sequence[EventType], about: str, detail: str

@@ -50,6 +50,7 @@ class ShopRoute(APIRoute):
         offers = [JSON, *self.responses.get(200, {}).get("content", {})]
         parameters = {field.alias for field in get_flat_params(self.dependant) if isinstance(field.field_info, Query)}
         takes_body = self.body_field is not None
+        may_be_missing = self.body_field is not None and not self.body_field.field_info.is_required()
         only = [one.call for one in self.dependant.dependencies if isinstance(one.call, Only)]
 
         async def checked(request: Request) -> Response:
@@ -60,7 +61,7 @@ class ShopRoute(APIRoute):
                 await door(request)  # before its body: who may not come in does not keep a place while it arrives
             preferred(request, offers)
             if takes_body:
-                _must_be_json(request)
+                _must_be_json(request, may_be_missing=may_be_missing)
             _must_be_known(request.query_params.multi_items(), parameters)
             return await handle(_OnceNamed(request.scope, request.receive))
 
@@ -92,13 +93,15 @@ def _quality(offer: str, ranges: Iterable[tuple[str, float]]) -> float:
     return next((said[name] for name in (offer, f"{kind}/*", "*/*") if name in said), 0.0)
 
 
-def _must_be_json(request: Request) -> None:
+def _must_be_json(request: Request, *, may_be_missing: bool) -> None:
     headers = request.headers
+    nothing = "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
+    if nothing and may_be_missing:
+        return
     if "content-encoding" in headers and headers["content-encoding"].lower() != "identity":
         raise UnsupportedMediaType("packed")
     kind = ",".join(headers.getlist("content-type"))
-    empty = not kind and "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
-    if not empty and not _JSON_BODY.fullmatch(kind.strip()):
+    if not (nothing and not kind) and not _JSON_BODY.fullmatch(kind.strip()):
         raise UnsupportedMediaType(kind)
 
 

@@ -19,6 +19,7 @@ from services.gateway.parts import Parts, parts
 from services.gateway.problems import InvalidCursor
 from services.gateway.schemas import (
     AdmissionAnswer,
+    ClearanceRequest,
     CouponAnswer,
     DecisionRequest,
     DeliveredAnswer,
@@ -188,10 +189,10 @@ async def waive_coupon(order_id: OrderId, body: DecisionRequest, shop: Shop, who
     status_code=202,
     responses=refusals("not-found", "not-flagged", "engine-unavailable"),
 )
-async def clear_attention(order_id: OrderId, body: DecisionRequest, shop: Shop, who: Operator) -> OrderAnswer:
+async def clear_attention(order_id: OrderId, body: ClearanceRequest, shop: Shop, who: Operator) -> OrderAnswer:
     """Note that what an order was flagged for has been seen to. A stuck compensation is settled instead."""
     await shop.book.get(order_id)
-    await shop.engine.clear_attention(order_id, actor=who.user_id, reason=body.reason)
+    await shop.engine.clear_attention(order_id, actor=who.user_id, reason=body.reason, about=body.about or "")
     return OrderAnswer.of(await shop.book.get(order_id))
 
 

@@ -112,6 +112,12 @@ class DecisionRequest(Request):
     reason: Reason
 
 
+class ClearanceRequest(DecisionRequest):
+    model_config = _like(reason="The customer was told.")
+
+    about: Annotated[Code | None, Field(description="What is seen to; all that can be cleared, without it.")] = None
+
+
 class SettlementRequest(Request):
     model_config = _like(step="refund_payment", action="retry", reason="The provider is back.")
 

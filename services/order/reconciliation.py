@@ -54,9 +54,19 @@ class Workflows(Protocol):
         ...
 
     async def resume(
-        self, order: Order, *, version: int, state: OrderState, done: Sequence[EventType], undo: bool
+        self,
+        order: Order,
+        *,
+        version: int,
+        state: OrderState,
+        done: Sequence[EventType],
+        skipped: Sequence[str],
+        undo: bool,
     ) -> None:
-        """Start an order's workflow anew, to go on from what is done, or to undo it. One that runs is left alone."""
+        """Start an order's workflow anew, to go on from what is done, or to undo it. One that runs is left alone.
+
+        The undos that an operator did without are left out.
+        """
         ...
 
     async def flag(
@@ -152,12 +162,13 @@ class Reconciler:
         reading = await self._book.get(order_id)
         if OrderStatus(reading.view.order_status).final:
             return Handled(difference, Outcome.REPAIRED, f"now reads {reading.view.order_status}")
-        undo = remedy is Remedy.UNDO
+        undo, timeline = remedy is Remedy.UNDO, await self._book.timeline(order_id)
         await self._workflows.resume(
             reading.order,
             version=reading.view.version,
             state=_state(reading.view),
-            done=await self._done(order_id),
+            done=[EventType(event.type) for event in timeline],
+            skipped=[e.detail.get("undo", "") for e in timeline if e.type == EventType.COMPENSATION_SKIPPED],
             undo=undo,
         )
         return Handled(difference, Outcome.REPAIRED, "a new workflow undoes it" if undo else "a new workflow goes on")
@@ -197,9 +208,6 @@ class Reconciler:
             detail=difference.detail,
         )
         return Handled(difference, Outcome.FLAGGED)
-
-    async def _done(self, order_id: str) -> list[EventType]:
-        return [EventType(event.type) for event in await self._book.timeline(order_id)]
 
 
 def _state(view: OrderView) -> OrderState:

@@ -437,10 +437,10 @@ async def test_a_patch_can_do_nothing_but_cancel(shop: Shop, body: Any) -> None:
 
 async def test_the_timeline_tells_what_happened(shop: Shop) -> None:
     order_id = await shop.ordered()
-    await shop.record(order_id, PLACED, EventType.ORDER_PLACED, detail={"note": "줄\n바꿈"})
+    await shop.record(order_id, PLACED, EventType.ORDER_PLACED, detail={"code": "줄\n바꿈"})
     items = (await shop.client.get(f"/orders/{order_id}/events", headers=MINJI)).json()["items"]
     assert [item.pop("at").endswith("Z") for item in items] == [True, True]
     assert items == [
         {"version": 1, "type": "OrderReceived", "detail": {}},
-        {"version": 2, "type": "OrderPlaced", "detail": {"note": "줄\n바꿈"}},
+        {"version": 2, "type": "OrderPlaced", "detail": {"code": "줄\n바꿈"}},
     ]

@@ -322,6 +322,15 @@ async def test_an_operator_decides_with_a_reason(shop: Shop, path: str, told: st
     is_problem(await shop.client.post(path, json=body, headers=OPERATOR), 503, "engine-unavailable")
 
 
+async def test_an_operator_may_name_what_is_seen_to(shop: Shop) -> None:
+    order_id = await shop.ordered()
+    await shop.record(order_id, replace(PLACED, needs_attention=True), EventType.ORDER_PLACED)
+    body = {"reason": "told the customer", "about": "pay_order"}
+    answer = await shop.client.post(f"/orders/{order_id}/clearances", json=body, headers=OPERATOR)
+    assert answer.status_code == 202
+    assert shop.engine.told == [("clear_attention", order_id, "ops-1", "told the customer", "pay_order")]
+
+
 async def test_an_operator_may_say_why_they_cancel_and_a_customer_need_not(shop: Shop) -> None:
     order_id = await shop.ordered()
     path, body = f"/orders/{order_id}/cancel", {"reason": "the parcel fell into the sea"}

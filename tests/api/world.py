@@ -111,11 +111,11 @@ class FakeEngine:
             raise NotWaiting(order_id)
         self.told.append(("waive_coupon", order_id, actor, reason))
 
-    async def clear_attention(self, order_id: str, *, actor: str, reason: str) -> None:
+    async def clear_attention(self, order_id: str, *, actor: str, reason: str, about: str = "") -> None:
         self._be_there()
         if not (await self.book.get(order_id)).view.needs_attention:
             raise NotFlagged(order_id)
-        self.told.append(("clear_attention", order_id, actor, reason))
+        self.told.append(("clear_attention", order_id, actor, reason, *([about] if about else [])))
 
     def _be_there(self) -> None:
         if self.error is not None:

@@ -51,10 +51,17 @@ class FakeWorkflows:
         return self.journals.get(order_id)
 
     async def resume(
-        self, order: Order, *, version: int, state: OrderState, done: Sequence[EventType], undo: bool
+        self,
+        order: Order,
+        *,
+        version: int,
+        state: OrderState,
+        done: Sequence[EventType],
+        skipped: Sequence[str],
+        undo: bool,
     ) -> None:
         self._be_there()
-        self.told.append(("resume", order.order_id, version, state.order_status, [*done], undo))
+        self.told.append(("resume", order.order_id, version, state.order_status, [*done], [*skipped], undo))
 
     async def flag(
         self, order: Order, *, version: int, state: OrderState, done: Sequence[EventType], about: str, detail: str
@@ -273,7 +280,7 @@ async def test_a_workflow_that_is_gone_goes_on_from_the_timeline(
     handled = await reconciler.put_right(of(Code.WORKFLOW_MISSING))
     assert handled.outcome is Outcome.REPAIRED
     done = [EventType.ORDER_RECEIVED, PLACED]
-    assert workflows.told == [("resume", "order_01", 2, OrderStatus.ORDER_PLACED, done, False)]
+    assert workflows.told == [("resume", "order_01", 2, OrderStatus.ORDER_PLACED, done, [], False)]
 
 
 async def test_what_a_stopped_workflow_did_is_undone_from_where_it_really_was(
@@ -284,7 +291,7 @@ async def test_what_a_stopped_workflow_did_is_undone_from_where_it_really_was(
     handled = await reconciler.put_right(of(Code.WORKFLOW_STOPPED))
     assert handled.outcome is Outcome.REPAIRED
     done = [EventType.ORDER_RECEIVED, PLACED, ISSUED]
-    assert workflows.told == [("resume", "order_01", 3, OrderStatus.COUPON_ISSUED, done, True)]
+    assert workflows.told == [("resume", "order_01", 3, OrderStatus.COUPON_ISSUED, done, [], True)]
 
 
 async def test_a_stopped_workflow_that_had_come_to_the_end_has_nothing_to_undo(

@@ -1,14 +1,17 @@
 """What operators can do about an order, each by an update that says who and why."""
 
+import asyncio
 from datetime import timedelta
 from functools import partial
 
 import pytest
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.api.sdk.v1 import WorkflowMetadata
+from temporalio.client import WorkflowExecutionStatus, WorkflowUpdateFailedError
 
+from tests.replay.histories import story
 from tests.saga.conftest import Saga, assert_clean_slate, cancel, reads, under_way
 from tests.saga.world import Gate, Refuse
-from workflows.client import NotFlagged, NotWaiting
+from workflows.client import NotFlagged, NotStuck, NotWaiting, TooLate
 from workflows.messages import FlagOrder, Resumed
 from workflows.order import OrderWorkflow
 from workflows.steps import SAGA
@@ -21,8 +24,8 @@ async def waive(saga: Saga, reason: str = "marketing is away since noon") -> Non
     await saga.engine.waive_coupon(saga.order.order_id, actor="kim", reason=reason)
 
 
-async def clear(saga: Saga, reason: str = "seen to") -> None:
-    await saga.engine.clear_attention(saga.order.order_id, actor="kim", reason=reason)
+async def clear(saga: Saga, reason: str = "seen to", about: str = "") -> None:
+    await saga.engine.clear_attention(saga.order.order_id, actor="kim", reason=reason, about=about)
 
 
 def details_of(saga: Saga, event: str) -> list[dict[str, str]]:
@@ -206,11 +209,93 @@ async def test_an_order_under_way_is_flagged_once_for_each_thing_and_goes_on(sag
     assert await saga.over() == "Delivered"
 
 
-async def test_what_the_order_is_told_by_hand_is_refused_in_the_same_words(saga: Saga) -> None:
-    """From the Web UI, with a name that is an undo's or none at all."""
+async def test_a_clear_that_comes_while_the_last_status_is_written_is_written_too(saga: Saga) -> None:
+    """Told in one task with the end of that write, after which the order would end."""
     await under_way(saga)
-    for about in ("refund_payment", " "):
-        with pytest.raises(Exception, match="Workflow update failed"):
-            await saga.handle.execute_update(  # pyright: ignore[reportUnknownMemberType]  (the SDK's type)
-                OrderWorkflow.flag, FlagOrder(about=about, detail="")
-            )
+    await flag(saga)
+    await saga.world.until(lambda world: world.state.needs_attention)
+    write, turn = Gate(), Gate()
+    saga.world.script("record_status", write)
+    await saga.engine.delivered(saga.order.order_id)
+    await write.reached.wait()
+    await saga.recorded(lambda history: "completed complete_delivery" in story(history))
+    saga.world.script("take_turn", turn)
+    clearing = asyncio.create_task(clear(saga))
+    await turn.reached.wait()
+    write.opened.set()
+    await saga.world.until(reads("Delivered"))
+    await asyncio.wait([clearing], timeout=0.3)  # time enough to end without it
+    turn.opened.set()
+    await clearing
+    async with saga.patient():
+        assert await saga.handle.result() == "Delivered"
+    assert saga.world.events[-1] == "AttentionCleared"
+    assert not saga.world.state.needs_attention
+
+
+async def test_only_what_is_named_is_cleared(saga: Saga) -> None:
+    """An operator has seen what they have looked at, and not what was found since."""
+    saga.world.script("start_delivery", Refuse("something-odd"))
+    await saga.start()
+    assert await saga.result() == "OrderCanceled"
+    await flag(saga)
+    with pytest.raises(NotFlagged):
+        await clear(saga, about="something-else")
+    await clear(saga, about="start_delivery")
+    await saga.world.until(lambda world: "AttentionCleared" in world.events)
+    assert saga.world.state.needs_attention
+    assert details_of(saga, "AttentionCleared")[0]["about"] == "start_delivery"
+    assert (await saga.handle.describe()).status == WorkflowExecutionStatus.RUNNING
+    await clear(saga, about=FLAG.about)
+    async with saga.patient():
+        assert await saga.handle.result() == "OrderCanceled"
+
+
+async def test_what_people_write_cannot_grow_too_long_for_the_engine(saga: Saga) -> None:
+    """Together in one status write it would be refused for its size, at each repetition of the task."""
+    long = "x" * 501
+    gate = Gate()
+    saga.world.script("issue_coupon", gate)
+    await saga.start()
+    await gate.reached.wait()
+    with pytest.raises(NotWaiting):
+        await waive(saga, reason=long)
+    gate.opened.set()
+    saga.world.script("refund_payment", Refuse("refused"))
+    await saga.world.until(reads("DeliveryStarted"))
+    with pytest.raises(TooLate):
+        await saga.engine.cancel(saga.order.order_id, by="operator", actor="kim", note=long)
+    await saga.handle.cancel(reason=1000 * long)  # nobody validates what the Web UI's button is given
+    await saga.world.until(lambda world: world.state.needs_attention)
+    with pytest.raises(NotStuck):
+        await saga.engine.settle(saga.order.order_id, step="refund_payment", action="skip", actor="kim", reason=long)
+    with pytest.raises(NotFlagged):
+        await clear(saga, reason=long)
+    assert all(len(text) <= 500 for entry in saga.world.timeline for text in entry.detail.values())
+
+
+async def test_an_order_that_arrived_waits_for_nobody_but_marketing(saga: Saga) -> None:
+    await saga.go("marketing")
+    await saga.start()
+    await saga.world.until(reads("OrderPlaced"))
+    await waive(saga)
+    await saga.world.until(reads("DeliveryStarted"))
+    await saga.engine.delivered(saga.order.order_id)
+    await saga.recorded(lambda history: "completed complete_delivery" in story(history))
+    await saga.recorded(lambda history: story(history)[-1] == "workflow task completed")
+    metadata = await saga.handle.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+    assert "waits for: `revoke_coupon` of team **marketing**" in metadata.current_details
+    assert "complete_delivery" not in metadata.current_details
+    await saga.come("marketing")
+    assert await saga.result() == "Delivered"
+
+
+@pytest.mark.parametrize("about", ["refund_payment", "pay_order", "complete_delivery", "delivery deadline", " "])
+async def test_a_flag_is_about_something_that_the_order_itself_does_not_flag(saga: Saga, about: str) -> None:
+    """What it does is cleared by what it learns, or settled."""
+    await under_way(saga)
+    with pytest.raises(WorkflowUpdateFailedError):
+        await saga.handle.execute_update(  # pyright: ignore[reportUnknownMemberType]  (the SDK's type)
+            OrderWorkflow.flag, FlagOrder(about=about, detail="")
+        )
+    assert not saga.world.state.needs_attention

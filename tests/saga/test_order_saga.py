@@ -364,14 +364,16 @@ async def test_an_operator_is_told_how_to_go_on_without_marketing_and_how_to_cle
     assert "waive_coupon" not in await _details(saga)
     state = saga.world.state
     resumed = Resumed(version=1 + len(saga.world.timeline), state=state, done=[], undo=False)
-    flag = FlagOrder(about="odd-charge", detail="see [here](javascript:alert(1)) # **now**\n- not a line")
+    flag = FlagOrder(
+        about="odd-charge", detail="see [here](javascript:alert(1)) # **now**\n- not a line http://x www.y"
+    )
     await saga.engine.flag(saga.order, resumed, flag)
     flagged = await _details(saga)
     assert "waits for: the carrier's *Delivered*, since 2" in flagged
     assert "waits for: `revoke_coupon` of team **marketing**, since 2" in flagged
-    told = r"**needs attention** odd-charge: see \[here\](javascript:alert(1)) \# \*\*now\*\* - not a line"
-    assert told in flagged
-    assert '- once it is seen to: update `clear_attention` `{"actor": "your name"' in flagged
+    told = r"see \[here\](javascript:alert(1)) \# \*\*now\*\* - not a line http:\//x www\.y"
+    assert f"**needs attention** odd-charge: {told}" in flagged
+    assert '- once that is seen to: update `clear_attention` `{"about": "odd-charge", "actor": "your name"' in flagged
 
 
 async def _details(saga: Saga) -> str:

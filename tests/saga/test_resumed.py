@@ -5,8 +5,9 @@ from temporalio.client import WorkflowExecutionStatus
 
 from tests.saga.conftest import Saga, assert_clean_slate, cancel, reads, under_way
 from tests.saga.test_operators import FLAG
-from tests.saga.world import Gate, Refuse
-from workflows.client import TooLate
+from tests.saga.world import Fail, Gate, Refuse
+from workflows.client import EngineUnavailable, TooLate
+from workflows.journal import CANCELING_SINCE
 from workflows.messages import Resumed
 from workflows.steps import SAGA
 
@@ -16,8 +17,10 @@ STAGES = [step.do for step in SAGA]
 
 def as_it_stands(saga: Saga, *, undo: bool) -> Resumed:
     """What the view and the timeline tell."""
-    done = [entry.type for entry in saga.world.timeline]
-    return Resumed(version=1 + len(done), state=saga.world.state, done=done, undo=undo)
+    timeline = saga.world.timeline
+    done = [entry.type for entry in timeline]
+    skipped = [entry.detail["undo"] for entry in timeline if entry.type == "CompensationSkipped"]
+    return Resumed(version=1 + len(done), state=saga.world.state, done=done, skipped=skipped, undo=undo)
 
 
 async def terminated_at(saga: Saga, stage: str, *, late: bool) -> None:
@@ -117,6 +120,76 @@ async def test_one_without_coupon_goes_on_without(saga: Saga) -> None:
     assert await saga.result() == "Delivered"
     assert saga.world.standing == ALL - {"issue_coupon"}
     assert "issue_coupon" in saga.world.tombstones
+
+
+async def test_what_an_operator_did_without_is_not_undone_after_all(saga: Saga) -> None:
+    """They gave the money back by other means."""
+    saga.world.script("refund_payment", Refuse("refused"))
+    await under_way(saga)
+    await saga.go("marketing")
+    await cancel(saga)
+    await saga.world.until(lambda world: world.state.needs_attention)
+    await saga.engine.settle(
+        saga.order.order_id, step="refund_payment", action="skip", actor="kim", reason="by bank transfer"
+    )
+    await saga.world.until(lambda world: "CompensationSkipped" in world.events)
+    asked = saga.world.calls.count("refund_payment")
+    await saga.handle.terminate()
+    await saga.engine.resume(saga.order, as_it_stands(saga, undo=True))
+    await saga.come("marketing")
+    assert await saga.result() == "OrderCanceled"
+    assert saga.world.calls.count("refund_payment") == asked
+    assert saga.world.standing == {"pay_order"}
+
+
+@pytest.mark.parametrize("arrived", [False, True], ids=["under way", "delivered"])
+async def test_a_waived_coupon_that_was_issued_all_the_same_is_still_revoked(saga: Saga, arrived: bool) -> None:
+    gate = Gate()
+    saga.world.script("issue_coupon", gate)
+    await saga.start()
+    await gate.reached.wait()
+    revoking = Gate(then=Fail())
+    saga.world.script("revoke_coupon", revoking)
+    await saga.engine.waive_coupon(saga.order.order_id, actor="kim", reason="away")
+    gate.opened.set()
+    await saga.world.until(reads("DeliveryStarted"))
+    if arrived:
+        await saga.engine.delivered(saga.order.order_id)
+        await saga.world.until(reads("Delivered"))
+    await saga.handle.terminate()
+    revoking.opened.set()
+    await saga.engine.resume(saga.order, as_it_stands(saga, undo=False))
+    if not arrived:
+        await saga.engine.delivered(saga.order.order_id)
+    async with saga.patient():
+        assert await saga.handle.result() == "Delivered"
+    assert saga.world.standing == ALL - {"issue_coupon"}
+
+
+async def test_an_order_that_is_being_undone_is_found_by_since_when(saga: Saga) -> None:
+    await under_way(saga)
+    await saga.go("marketing")
+    await cancel(saga)
+    await saga.world.until(reads("OrderCanceling"))
+    await saga.handle.terminate()
+    await saga.engine.resume(saga.order, as_it_stands(saga, undo=True))
+    assert CANCELING_SINCE in (await saga.handle.describe()).typed_search_attributes
+    await saga.come("marketing")
+    assert await saga.result() == "OrderCanceled"
+
+
+async def test_an_order_that_somebody_terminated_is_not_too_late_for_anything(saga: Saga) -> None:
+    await under_way(saga)
+    await saga.handle.terminate()
+    order_id = saga.order.order_id
+    for asking in (
+        cancel(saga),
+        saga.engine.clear_attention(order_id, actor="kim", reason="seen to"),
+        saga.engine.flag(saga.order, as_it_stands(saga, undo=False), FLAG),
+    ):
+        with pytest.raises(EngineUnavailable):
+            await asking
+    assert (await saga.handle.describe()).status == WorkflowExecutionStatus.TERMINATED, "a flag resumes nothing"
 
 
 async def test_an_order_that_runs_or_has_come_to_its_own_end_is_left_alone(saga: Saga) -> None:

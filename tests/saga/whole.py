@@ -30,6 +30,7 @@ from services.order.book import OrderBook
 from services.order.catalogue import Catalogue
 from services.order.circuit import AdmissionRules
 from services.order.dispatch import Dispatcher, Inbox
+from services.order.reconciliation_reports import ReconciliationReports
 from services.shared.database import Database
 from services.shared.metrics import ProcessMetrics
 from services.shared.migrations import upgrade
@@ -39,6 +40,7 @@ from tests.issuer import TEST_ISSUER
 from tests.payments import running_simulator
 from worker import _worker as team_worker  # pyright: ignore[reportPrivateUsage]
 from workflows.client import OrderEngine, connect
+from workflows.reconciling import ReconciliationSchedule
 
 LEASE = timedelta(seconds=30)
 POOL = PoolSettings(transaction_seconds=30)  # patient: the machine may be busy
@@ -108,6 +110,8 @@ async def whole_shop(
             warehouse=Warehouse(delivery),
             coupons=Coupons(marketing),
             engine=engine,
+            reconciliations=ReconciliationSchedule(client),
+            reports=ReconciliationReports(order),
             tokens=Tokens(SigningKeys(_keys), issuer=ISSUER, audience=AUDIENCE),
         )
         await parts.catalogue.put(product_id="tea", product_name="보성 녹차", product_price=4500)

@@ -119,10 +119,10 @@ def shopctl(fake: FakeShop, *arguments: str) -> Result:
             {"reason": "away"},
         ),
         (
-            ["clear", ORDER_ID, "--reason", "seen to", "--as", "op"],
+            ["clear", ORDER_ID, "--reason", "seen to", "--about", "pay_order", "--as", "op"],
             f"POST /orders/{ORDER_ID}/clearances",
             "operator:op",
-            {"reason": "seen to"},
+            {"reason": "seen to", "about": "pay_order"},
         ),
         (
             ["deliver", ORDER_ID, "--as", "cj"],

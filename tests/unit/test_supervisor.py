@@ -187,7 +187,7 @@ async def test_the_stack_file_names_the_new_process_and_goes_with_the_shop(tmp_p
     try:
         await line_with(shop, "OPEN")
         told = json.loads((tmp_path / "stack.json").read_text())
-        urls = {
+        urls: dict[str, object] = {
             "api": "http://a",
             "temporal": "t:1",
             "temporalUi": "http://u",
