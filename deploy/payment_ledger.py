@@ -162,6 +162,10 @@ class Ledger:
         row = self._database.execute("SELECT intent_id, amount FROM refunds WHERE id = ?", (refund_id,)).fetchone()
         return row and Refund(*row)
 
+    def refunds_of(self, intent_id: str) -> list[tuple[str, int]]:
+        """The ids and amounts of an intent's refunds."""
+        return self._database.execute("SELECT id, amount FROM refunds WHERE intent_id = ?", (intent_id,)).fetchall()
+
     def count_try(self, subject: str) -> int:
         """Which try this is, counted from 1."""
         [tries] = self._database.execute(

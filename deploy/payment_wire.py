@@ -192,7 +192,11 @@ def _intent_fields(intent: Intent, *, expanded: bool = False) -> dict[str, Any]:
 
 def refund_shown(refund_id: str, intent: Intent, amount: int) -> Answer:
     """The refund, as a success."""
-    refund = {
+    return Answer(200, json.dumps(refund_fields(refund_id, intent, amount)))
+
+
+def refund_fields(refund_id: str, intent: Intent, amount: int) -> dict[str, Any]:
+    return {
         "id": refund_id,
         "object": "refund",
         "amount": amount,
@@ -200,7 +204,6 @@ def refund_shown(refund_id: str, intent: Intent, amount: int) -> Answer:
         "payment_intent": intent.id,
         "status": "succeeded",
     }
-    return Answer(200, json.dumps(refund))
 
 
 def response(answer: Answer, headers: dict[str, str] | None = None) -> web.Response:

@@ -36,6 +36,7 @@ from deploy.payment_wire import (
     number_in,
     payment_method_named,
     read_form,
+    refund_fields,
     refund_refusal,
     refund_shown,
     required,
@@ -65,6 +66,7 @@ class Simulator:
         app.router.add_post("/v1/payment_intents/{id}/confirm", self.confirm_intent)
         app.router.add_post("/v1/payment_intents/{id}/cancel", self.cancel_intent)
         app.router.add_post("/v1/refunds", self.refund)
+        app.router.add_get("/v1/refunds", self.list_refunds)
         app.router.add_get("/v1/refunds/{id}", self.show_refund)
         app.router.add_get("/ledger", self.show_ledger)
         app.router.add_get("/healthz", self.show_health)
@@ -155,6 +157,11 @@ class Simulator:
         if found is None:
             raise NotExecuted(error(404, "invalid_request_error", f"No such refund: '{refund_id}'", "resource_missing"))
         return response(refund_shown(refund_id, self._ledger.intent(found.intent_id), found.amount))
+
+    async def list_refunds(self, request: web.Request) -> web.Response:
+        intent = self._named_intent(request.query.get("payment_intent", ""))
+        found = [refund_fields(refund_id, intent, amount) for refund_id, amount in self._ledger.refunds_of(intent.id)]
+        return web.json_response({"object": "list", "url": "/v1/refunds", "has_more": False, "data": found})
 
     async def show_ledger(self, _request: web.Request) -> web.Response:
         return web.json_response({"items": self._ledger.totals()})

@@ -152,14 +152,14 @@ class OrderWorkflow:
 
     async def _do(self, step: Step) -> None:
         """Run a step and learn its true outcome, whatever happens meanwhile."""
-        if step in self._begun:
-            self._payment_known = True
-            return
+        if step in self._begun and step is not steps.PAY_ORDER:
+            return  # of an order that is taken up; its payment says whether it was called off, and nobody wrote it down
         if self._asked:  # what may be cancelled in a moment begins nothing new
             await workflow.wait_condition(lambda: not self._asked)
         if self._cancel is not None:
             raise Abandoned
-        self._begun.append(step)  # before the step: it may take effect and still fail
+        if step not in self._begun:
+            self._begun.append(step)  # before the step: it may take effect and still fail
         if self._waived and step is steps.ISSUE_COUPON:
             self._begin_undo(step)
             return
@@ -199,7 +199,8 @@ class OrderWorkflow:
             meters.step_known(step.do, "done", began)
             if waived or self._cancel is not None:
                 changes.pop("order_status", None)  # it reads OrderCanceling by now, or never had to have it
-            self._journal.add(step.done, soon=step is not steps.SAGA[-1], **changes)
+            if step.done not in self._earlier:
+                self._journal.add(step.done, soon=step is not steps.SAGA[-1], **changes)
         if waived:
             self._begin_undo(step)  # an attempt may have issued it all the same, or still may
         if step is steps.PAY_ORDER:

@@ -3,17 +3,17 @@
 import asyncio
 import math
 import time
+from collections.abc import Awaitable
 from contextlib import suppress
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Gauge
 
 from services.order import repository
-from services.order.admission import Admission, AdmissionReport
+from services.order.admission import Admission
 from services.order.circuit import Intake
 from services.order.reconciliation_reports import ReconciliationReports
 from services.order.statuses import OrderStatus
-from services.order.tables import Reconciliation
 from services.shared.clock import Clock, utc_now
 from services.shared.database import Database
 from services.shared.errors import DatabaseUnavailable
@@ -77,14 +77,15 @@ class ShopFigures:
                 return
             for gauge in self._gauges:
                 gauge.set(math.nan)
-            with suppress(TimeoutError, DatabaseUnavailable):
-                async with asyncio.timeout(READ_SECONDS):
-                    self._set_intake(await admission.report(database))
-                    await database.read(self._set_orders)
-                    self._set_reconciled(await ReconciliationReports(database).last_finished())
+            await asyncio.gather(
+                _in_time(self._read_intake(database, admission)),
+                _in_time(database.read(self._set_orders)),
+                _in_time(self._read_reconciled(database)),
+            )
             self._read_at = time.monotonic()
 
-    def _set_intake(self, report: AdmissionReport) -> None:
+    async def _read_intake(self, database: Database, admission: Admission) -> None:
+        report = await admission.report(database)
         standing, median = report.standing, report.standing.circuit.median
         self._pending.set(standing.pending)
         self._limit.set(standing.rules.max_pending)
@@ -105,10 +106,18 @@ class ShopFigures:
         self._unstarted.set(unstarted)
         self._lag.set(self._ago(since))
 
-    def _set_reconciled(self, run: Reconciliation | None) -> None:
+    async def _read_reconciled(self, database: Database) -> None:
+        run = await ReconciliationReports(database).last_finished()
         self._reconciled.set(run.finished_at.timestamp() if run and run.finished_at else 0)
         self._found.set(run.found if run else 0)
         self._left.set(run.found - run.repaired if run else 0)
 
     def _ago(self, since: datetime | None) -> float:
         return max(0.0, (self._clock() - since).total_seconds()) if since else 0.0
+
+
+async def _in_time(reading: Awaitable[None]) -> None:
+    """Some of the figures, or none of these: what cannot be read keeps no others back."""
+    with suppress(TimeoutError, DatabaseUnavailable):
+        async with asyncio.timeout(READ_SECONDS):
+            await reading

@@ -276,6 +276,7 @@ class StripeProvider(PaymentProvider):
                         refund = await ask(_NOW)
             except (stripe.InvalidRequestError, stripe.CardError) as error:
                 if error.code == "charge_already_refunded":
+                    await self._must_have_arrived(order_id, intent_id)
                     return
                 if _is_transient(error):
                     raise
@@ -284,6 +285,13 @@ class StripeProvider(PaymentProvider):
             raise RefundRefused(f"{order_id}: the refund {refund.id} is {refund.status}")
         if refund.status != "succeeded":  # the money is on its way, and may come back
             raise ProviderUnavailable(f"{order_id}: the refund {refund.id} is {refund.status}")
+
+    async def _must_have_arrived(self, order_id: str, intent_id: str) -> None:
+        """Raises `ProviderUnavailable` while what was given back of a charge is still on its way: it may come back."""
+        refunds = (await self._refunds.list_async({"payment_intent": intent_id, "limit": _PAGE})).data
+        if not any(refund.status == "succeeded" for refund in refunds):
+            told = ", ".join(f"{refund.id} {refund.status}" for refund in refunds)
+            raise ProviderUnavailable(f"{order_id}: its refunds are {told or 'none'}")
 
     @_measured
     async def list_charges(self, *, since: datetime, until: datetime, after: str | None) -> ChargePage:

@@ -26,6 +26,7 @@ from services.gateway.operations import PROBES, Metrics, install_operations
 from services.gateway.problems import install_problems
 from services.gateway.server import LARGEST_HEAD, Server, configured, listen
 from services.order.tables import Order
+from services.shared.errors import DatabaseUnavailable
 from services.shared.settings import ApiSettings, read_settings
 from tests.api.world import MINJI, ORDER, FakeEngine, Shop, is_problem
 
@@ -98,10 +99,11 @@ def counter(*, max_requests: int = 1, request_seconds: float = 30) -> Counter:
 
     async def ping() -> None: ...
 
-    async def report(_: object) -> None: ...
+    async def report(_: object) -> None:
+        raise DatabaseUnavailable("there is none")
 
     app.state.parts = SimpleNamespace(
-        order_database=SimpleNamespace(ping=ping),
+        order_database=SimpleNamespace(ping=ping, read=report),
         admission=SimpleNamespace(report=report),
         tokens=SimpleNamespace(keys=SimpleNamespace(must_be_known=lambda: None)),
     )

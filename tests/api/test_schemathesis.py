@@ -16,6 +16,7 @@ from schemathesis.specs.openapi import stateful
 from services.order.acceptance import Acceptance, Accepted, NewOrder
 from services.order.statuses import DeliveryStatus, EventType, OrderState, OrderStatus, PayStatus
 from services.order.tables import Order
+from services.shared.clock import utc_now
 from tests.api.machine import tried
 from tests.api.test_access import NOBODY, RULES, operations
 from tests.api.world import DECLINED, LEASE, PLACED, Shop
@@ -72,6 +73,7 @@ async def busy(shop: Shop) -> Shop:
     """The shop with the product of the examples, orders that get under way at once, and a compensation to settle."""
     shop.exchange(acceptance=Prompt(shop))
     shop.engine.stuck.add("refund_payment")
+    await shop.parts.reports.begin("reconciliation_1", utc_now())
     await shop.parts.catalogue.put(product_id="2001", product_name="gram", product_price=PRICE)
     await shop.parts.warehouse.open_if_new("2001", 1_000)
     return shop
@@ -87,7 +89,8 @@ def callers(shop: Shop) -> dict[str, dict[str, str]]:
 
 
 async def test_the_document_holds_whatever_is_sent(busy: Shop) -> None:
-    report = await tried(busy.app, callers(busy), known=MYSELF, phases={"fuzzing": OFTEN, "stateful": OFTEN})
+    known = {**MYSELF, "reconciliationId": "reconciliation_1"}
+    report = await tried(busy.app, callers(busy), known=known, phases={"fuzzing": OFTEN, "stateful": OFTEN})
     assert report.faults == []
     assert report.accepted == {operation["operationId"] for operation in operations(busy).values()}
 

@@ -18,7 +18,7 @@ from tests.replay.histories import HISTORIES, release
 _ROOT = Path(__file__).parents[2]
 _COPIED = ("activities", "services", "workflows")
 
-_ARRIVAL = '        self._tell(work_of(["complete_delivery"], steps.START_DELIVERY.queue))\n'
+_ARRIVAL = "        self._tell(work_of([_ARRIVAL], steps.START_DELIVERY.queue))\n"
 _THANKS = """\
 await workflow.execute_activity(
                 "thank_customer", self._order.order_id, start_to_close_timeout=steps.COMPLETION_ATTEMPT

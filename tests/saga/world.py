@@ -89,6 +89,10 @@ class World:
         """What the coming attempts at an activity do; the ones after them just work."""
         self._scripts[name].extend(attempts)
 
+    def recover(self, name: str) -> None:
+        """Forget what the coming attempts at an activity were to do: they just work."""
+        self._scripts[name].clear()
+
     @property
     def events(self) -> list[str]:
         return [entry.type for entry in self.timeline]

@@ -478,6 +478,27 @@ async def test_a_refund_of_an_earlier_attempt_counts_for_what_it_is_now_and_is_a
             await refunded(provider, "pi_1")
 
 
+@pytest.mark.parametrize(
+    ("states", "done"), [(["failed", "succeeded"], True), (["failed", "pending"], False), ([], False)]
+)
+async def test_a_charge_that_is_already_refunded_is_so_once_the_money_has_arrived(
+    states: list[str], done: bool
+) -> None:
+    """The key is forgotten, or its answer was of a refund that failed; another one is on its way."""
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            error = stripe_error("charge_already_refunded")
+            return web.Response(status=400, text=error, content_type="application/json")
+        assert request.query["payment_intent"] == "pi_1"
+        refunds = [{"id": f"re_{place}", "object": "refund", "status": state} for place, state in enumerate(states)]
+        return web.json_response({"object": "list", "url": "/v1/refunds", "has_more": False, "data": refunds})
+
+    async with provider_answered_by(answer) as provider:
+        with nullcontext() if done else pytest.raises(ProviderUnavailable):
+            await refunded(provider, "pi_1")
+
+
 @pytest.mark.parametrize(("later", "known"), [("succeeded", True), ("processing", False)])
 async def test_a_charge_that_is_processing_is_looked_up_and_unknown_until_settled(later: str, known: bool) -> None:
     async def answer(request: web.Request) -> web.Response:

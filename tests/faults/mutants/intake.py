@@ -81,7 +81,7 @@ INTAKE = (
         edits=(
             Edit(
                 file="worker.py",
-                old="    await stack.enter_async_context(_background(Dispatcher(inbox, engine.start)"
+                old="    await stack.enter_async_context(background(Dispatcher(inbox, engine.start)"
                 ".sweep(rules.dispatch_seconds)))\n",
                 new="",
             ),

@@ -17,8 +17,8 @@ SAGA = (
         edits=(
             Edit(
                 file=_ORDER,
-                old="        self._begun.append(step)  # before the step: it may take effect and still fail\n",
-                new="",
+                old="            self._begun.append(step)  # before the step: it may take effect and still fail\n",
+                new="            pass\n",
             ),
             Edit(
                 file=_ORDER,
@@ -196,7 +196,13 @@ SAGA = (
     Mutant(
         name="a terminated order is undone",
         guards="nothing stays of an order whose workflow somebody terminated",
-        edits=(Edit(file=_ORDER, old="if not canceling and not resumed.undo:", new="if not canceling:"),),
+        edits=(
+            Edit(
+                file=_ORDER,
+                old="if status.final or (not canceling and not resumed.undo):",
+                new="if status.final or not canceling:",
+            ),
+        ),
         proofs=(Tests.of(f"{_RESUMED}test_an_order_under_way_that_is_terminated_is_undone"),),
     ),
 )
