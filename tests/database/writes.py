@@ -16,17 +16,22 @@ from services.order.admission import Admission
 from services.order.book import OrderBook
 from services.order.catalogue import Catalogue
 from services.order.circuit import AdmissionRules
+from services.order.comparison import Code, Outcome
 from services.order.dispatch import Inbox
 from services.order.housekeeping import Housekeeping
 from services.order.payments import Payments
 from services.order.provider import PaymentProvider
+from services.order.reconciliation_reports import ReconciliationReports
 from services.order.statuses import EventType, OrderState, OrderStatus, PayStatus, TimelineEntry
+from services.order.tables import ReconciliationDifference
 from services.shared.database import Database
+from services.shared.ids import reconciliation_id
 from services.shared.settings import Team
 from tests.database.orders import LEASE, NOON, accept
 
 PRODUCT, CUP, AMOUNT = "tea", "cup", 3000
 KEEP = timedelta(hours=48)
+RUN = reconciliation_id(NOON, 0)
 
 
 class Shop:
@@ -38,7 +43,10 @@ class Shop:
         admission = Admission(AdmissionRules(), clock=self.now)
         self.acceptance = Acceptance(database, admission, lease=LEASE, clock=self.now, new_id=new_id)
         self.inbox = Inbox(database, lease=LEASE, clock=lambda: self.now() + LEASE)
-        self.housekeeping = Housekeeping(database, keep_keys=KEEP, clock=lambda: self.now() + 2 * KEEP)
+        self.reports = ReconciliationReports(database)
+        self.housekeeping = Housekeeping(
+            database, keep_keys=KEEP, keep_reports=KEEP, clock=lambda: self.now() + 2 * KEEP
+        )
         self.catalogue = Catalogue(database, clock=self.now)
         self.warehouse = Warehouse(database, clock=self.now)
         self.order = OrderActivities(_payments_that_take_no_time(database, provider), OrderBook(database))
@@ -111,6 +119,24 @@ def moved(qty: int, product_id: str = PRODUCT) -> Act:
 
 async def claimed(shop: Shop) -> object:
     return [order.order_id for order in await shop.inbox.claim(5)]
+
+
+async def reconciling(shop: Shop) -> None:
+    await shop.reports.begin(RUN, NOON)
+
+
+async def compared(shop: Shop) -> None:
+    await shop.reports.progress(RUN, compared=7, found=2, repaired=1, not_compared=["charges"], finished_at=NOON)
+
+
+async def differing(shop: Shop) -> None:
+    found = [
+        ReconciliationDifference(
+            reconciliation_id=RUN, number=number, code=Code.VIEW_BEHIND, detail="", outcome=Outcome.REPAIRED, at=NOON
+        )
+        for number in (1, 2)
+    ]
+    await shop.reports.note(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,9 +323,26 @@ SCENARIOS = (
     Scenario(
         name="Housekeeping.tidy",
         team="order",
-        before=[sell_tea, ordered],
-        writes={"Housekeeping.tidy"},
+        before=[sell_tea, ordered, reconciling, differing],
+        writes={"Housekeeping._forget"},
         write=lambda shop: shop.housekeeping.tidy(),
+    ),
+    Scenario(
+        name="ReconciliationReports.begin", team="order", writes={"ReconciliationReports.begin"}, write=reconciling
+    ),
+    Scenario(
+        name="ReconciliationReports.progress",
+        team="order",
+        before=[reconciling],
+        writes={"ReconciliationReports.progress"},
+        write=compared,
+    ),
+    Scenario(
+        name="ReconciliationReports.note",
+        team="order",
+        before=[reconciling],
+        writes={"ReconciliationReports.note"},
+        write=differing,
     ),
     Scenario(name="Catalogue.put of a new product", team="order", writes={"Catalogue.put"}, write=put("홍차", 1200)),
     Scenario(

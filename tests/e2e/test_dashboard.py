@@ -17,7 +17,7 @@ from tests.e2e.test_metrics import everything_happens
 from tests.prometheus import RULES, Prometheus, need_prometheus, running_prometheus
 
 DASHBOARD = ROOT / "deploy" / "grafana" / "shop.json"
-_NAME = re.compile(r"\b((?:street12|temporal|process)[a-z0-9_:]*)\b")
+_NAME = re.compile(r"\b((?:street12|temporal|process)[_:][a-z0-9_:]+)\b")
 # What a shop that is well does not have; who sees to it that there is such a metric.
 ABSENT = {
     "temporal_workflow_task_execution_failed_total": "tests/saga/test_measured.py",

@@ -56,14 +56,16 @@ def documented() -> dict[str, tuple[str, set[str]]]:
 async def everything_happens(shop: Shop) -> None:
     """Whatever is measured happens once: also what a stranger sends, and what an operator settles."""
     product = await shop.product(on_hand=5)
-    kim, declined, stuck = await asyncio.gather(
+    kim, declined, stuck, lost = await asyncio.gather(
         shop.place(Wish(product, user="kim-who-is-nobody")),
         shop.place(Wish(product, pay="pm_card_chargeDeclined")),
         shop.place(Wish(product, pay="pm_sim_refundRefused")),
+        shop.place(Wish(product, pay="pm_sim_lostReply")),
     )
     await shop.post(Wish("no-such-product"))
     await shop.http.request("BREW", "/a/path/of/a/stranger")
     await shop.until(declined.orderId, "PaymentDeclined")
+    await shop.until(lost.orderId, "DeliveryStarted")  # after an attempt that failed
     for order in (kim, stuck):
         await shop.until(order.orderId, "DeliveryStarted")
         await shop.cancel(order)
