@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
@@ -111,18 +111,24 @@ async def _run(name: str, teams: Sequence[Team], settings: WorkerSettings, trace
         client = await _connected(stop, history_codec(read_settings(CodecSettings)), telemetry, tracer)
         if client is None:
             return 0
-        workers += [await _worker(team, client, settings, measured, stack, tracer) for team in teams]
+
+        async def break_down(_: BaseException) -> None:
+            """One worker polls no more: end what is under way and this process, so that another takes over."""
+            _begin_stop(stop, settings.hard_deadline_seconds)
+
+        workers += [await _worker(team, client, settings, measured, stack, tracer, break_down) for team in teams]
         running = [asyncio.create_task(worker.run()) for worker in workers]
         _log.info("polling", teams=list(teams), build_id=settings.build_id)
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        broken = [error for task in running if task.done() and (error := task.exception())]
-        for error in broken:
-            _log.error("the worker broke down", error=str(error))
+        _begin_stop(stop, settings.hard_deadline_seconds)  # also where one could not even begin
         _log.info("draining", grace_seconds=settings.grace_seconds)
         await asyncio.gather(*(worker.shutdown() for worker in workers), return_exceptions=True)
-        await asyncio.gather(*running, return_exceptions=True)
+        ended = await asyncio.gather(*running, return_exceptions=True)
+        broken = [error for error in ended if isinstance(error, BaseException)]
+        for error in broken:
+            _log.error("the worker broke down", error=f"{type(error).__name__}: {error}")
     _log.info("stopped")
     return 1 if broken else 0
 
@@ -158,6 +164,7 @@ async def _worker(
     measured: ProcessMetrics,
     stack: AsyncExitStack,
     tracer: Tracer | None = None,
+    on_fatal_error: Callable[[BaseException], Awaitable[None]] | None = None,
 ) -> Worker:
     url, pool = read_settings(DatabaseSettings).url(team), read_settings(PoolSettings)
     database = Database(url, pool, name=team, metrics=measured.databases, tracer=tracer)
@@ -171,6 +178,7 @@ async def _worker(
             graceful_shutdown_timeout=timedelta(seconds=settings.grace_seconds),
             build_id=settings.build_id,
             interceptors=[NamedInLogs()],
+            on_fatal_error=on_fatal_error,
             **options,
         )
 

@@ -1,0 +1,141 @@
+"""A worker as a process: ready while it asks for work, no longer once it drains, and what it had begun it ends."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, closing
+from datetime import timedelta
+from pathlib import Path
+
+import httpx2
+import pytest
+from temporalio import workflow
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from activities.contract import DELIVERY_QUEUE, StartDelivery
+from deploy.local import ROOT
+from deploy.stack import HOST, take_ports
+from services.delivery.stock import Warehouse
+from services.shared.database import Database
+from services.shared.migrations import upgrade
+from services.shared.settings import PoolSettings
+from tests.e2e.shop import eventually
+
+
+@workflow.defn(name="OneDelivery", sandboxed=False)
+class OneDelivery:
+    """Has a delivery started, and nothing else."""
+
+    @workflow.run
+    async def run(self, order_id: str) -> None:
+        await workflow.execute_activity(
+            "start_delivery",
+            StartDelivery(order_id=order_id, product_id="tea", qty=1),
+            task_queue=DELIVERY_QUEUE,
+            start_to_close_timeout=timedelta(minutes=1),
+        )
+
+
+@asynccontextmanager
+async def delivery_worker(
+    settings: Mapping[str, str],
+) -> AsyncGenerator[tuple[asyncio.subprocess.Process, httpx2.AsyncClient]]:
+    """`python worker.py --team delivery`, and where it tells how it is."""
+    port = take_ports({"": 0})[""]
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("STREET12_", "TEMPORAL_"))}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "worker.py", "--team", "delivery"),
+        cwd=ROOT,
+        env={**own, "STREET12_CODEC_ENCRYPT": "false", "STREET12_WORKER_HEALTH_PORT": str(port), **settings},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with httpx2.AsyncClient(base_url=f"http://{HOST}:{port}", trust_env=False, timeout=15.0) as http:
+            yield process, http
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def status_of(http: httpx2.AsyncClient) -> int | None:
+    try:
+        return (await http.get("/readyz")).status_code
+    except httpx2.TransportError:
+        return None
+
+
+@pytest.fixture
+async def deliveries(tmp_path: Path) -> Path:
+    """The delivery team's database, with a product on hand."""
+    file = tmp_path / "delivery.db"
+    url = f"sqlite+aiosqlite:///{file}"
+    await asyncio.to_thread(upgrade, url, "delivery")
+    database = Database(url, PoolSettings())
+    await Warehouse(database).open_if_new("tea", 10)
+    await database.close()
+    return file
+
+
+async def test_a_worker_that_drains_is_not_ready_and_ends_what_it_had_begun(
+    engine: WorkflowEnvironment, deliveries: Path
+) -> None:
+    client = engine.client
+    settings = {
+        "TEMPORAL_ADDRESS": client.service_client.config.target_host,
+        "STREET12_DELIVERY_DATABASE_URL": f"sqlite+aiosqlite:///{deliveries}",
+    }
+    async with (
+        Worker(client, task_queue="one-delivery", workflows=[OneDelivery], workflow_runner=UnsandboxedWorkflowRunner()),
+        delivery_worker(settings) as (process, http),
+    ):
+
+        async def ready() -> bool:
+            return await status_of(http) == 200
+
+        await eventually(ready, "the worker to be ready")
+        with closing(sqlite3.connect(deliveries, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # nobody else writes for now
+            order = await client.start_workflow("OneDelivery", "order-1", id="one-delivery", task_queue="one-delivery")
+
+            async def under_way() -> bool:
+                pending = (await order.describe()).raw_description.pending_activities
+                return bool(pending) and pending[0].state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+
+            await eventually(under_way, "the delivery to be under way")
+            process.send_signal(signal.SIGTERM)
+
+            async def not_ready() -> bool:
+                return await status_of(http) == 503
+
+            await eventually(not_ready, "the worker to be unready")
+            assert process.returncode is None
+            other.execute("ROLLBACK")
+        async with asyncio.timeout(60):
+            assert await process.wait() == 0
+            await order.result()
+    history = await order.fetch_history()
+    [started] = [event for event in history.events if event.HasField("activity_task_started_event_attributes")]
+    assert started.activity_task_started_event_attributes.attempt == 1
+
+
+async def test_a_worker_whose_namespace_is_not_there_says_so_and_ends(
+    engine: WorkflowEnvironment, deliveries: Path
+) -> None:
+    settings = {
+        "TEMPORAL_ADDRESS": engine.client.service_client.config.target_host,
+        "TEMPORAL_NAMESPACE": "misspelt",
+        "STREET12_DELIVERY_DATABASE_URL": f"sqlite+aiosqlite:///{deliveries}",
+    }
+    async with delivery_worker(settings) as (process, _):
+        assert process.stderr is not None
+        async with asyncio.timeout(60):
+            said = await process.stderr.read()
+            assert await process.wait() == 1
+    assert b"the worker broke down" in said
+    assert b"misspelt" in said
