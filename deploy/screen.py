@@ -153,11 +153,9 @@ def local_time(at: str, form: str) -> str:
 
 
 def _members(value: object) -> str:
-    return (
-        ", ".join(f"{name} {inner}" for name, inner in cast(Json, value).items())
-        if isinstance(value, dict)
-        else str(value)
-    )
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {inner}" for name, inner in cast(Json, value).items())
+    return ", ".join(map(str, cast(list[object], value))) if isinstance(value, list) else str(value)
 
 
 def error_lines(error: ClientError) -> list[str]:

@@ -167,7 +167,11 @@ def reconcile(
     listed: Annotated[bool, typer.Option("--list", help="Only show the last runs, and begin none.")] = False,
     wait: Annotated[int, typer.Option(min=1, help="Wait so many seconds for its end.")] = 900,
 ) -> None:
-    """Compare now what every store says of the orders, and show what was found. With --json, its `differences` too."""
+    """Compare now what every store says of the orders, and show what was found. With --json, its `differences` too.
+
+    What has changed within the last minute is left to the next run, and what looks wrong is looked at again after a
+    minute: a run takes that long.
+    """
     if listed:
         runs = desk.shop.get("/reconciliations", desk.operator)
         desk.show(runs, screen.run_list(runs["items"]))
@@ -176,6 +180,7 @@ def reconcile(
     state = desk.shop.post("/reconciliations", desk.operator)["state"]
     if state == "running":
         desk.say("A run is under way; this is that one.")
+    desk.say("What has changed within the minute before it is left to the next run.")
     run = _finished(desk, known=before[0]["reconciliationId"] if before and state == "started" else None, wait=wait)
     where = path("reconciliations", run["reconciliationId"])
     found = desk.shop.all_items(f"{where}/differences", desk.operator, {})

@@ -212,6 +212,7 @@ class ReconciliationWorkflow:
         suspicions = self._now.suspicions
         if not suspicions:
             return
+        await self._report()  # whoever follows it sees how far it has come
         wait = self._seen_at + self._asked.rest - workflow.now()
         if wait > timedelta(0):
             await workflow.sleep(wait, summary="before the second look")
