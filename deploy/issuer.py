@@ -1,4 +1,7 @@
-"""Signs tokens for the one-machine shop, for whoever asks and as whatever they ask for. Never for a real one."""
+"""Signs tokens for the one-machine shop, for whoever asks and as whatever they ask for. Never for a real one.
+
+And shows there, without a token, what the Web UI's link to an order leads to.
+"""
 
 import hashlib
 import json
@@ -20,7 +23,9 @@ from pydantic import StringConstraints
 
 from services.gateway.caller import USER_ID, Role
 from services.gateway.contract import ShopRoute
-from services.gateway.schemas import Request, Wire
+from services.gateway.fields import OrderId
+from services.gateway.parts import Parts, parts
+from services.gateway.schemas import EventAnswer, OrderAnswer, Request, Wire
 from services.shared.errors import NotFound
 
 ISSUER, AUDIENCE = "street12-local", "street12"
@@ -39,6 +44,10 @@ class TokenAnswer(Wire):
     access_token: str
     token_type: str
     expires_in: int
+
+
+class ShownOrder(OrderAnswer):
+    timeline: list[EventAnswer]
 
 
 class Issuer:
@@ -89,7 +98,7 @@ class Issuer:
 
 
 def dev_routes(issuer: Issuer) -> APIRouter:
-    """`POST /dev/tokens` for people, and the issuer's keys for the API."""
+    """`POST /dev/tokens` for people, `/dev/orders/{orderId}` for their browsers, and the issuer's keys for the API."""
     router = APIRouter(prefix="/dev", tags=["one machine only"], route_class=ShopRoute)
 
     @router.post("/tokens", dependencies=[Depends(_of_this_machine)])
@@ -99,6 +108,16 @@ def dev_routes(issuer: Issuer) -> APIRouter:
             access_token=issuer.token(body.sub, body.role), token_type="Bearer", expires_in=LIFETIME_SECONDS
         )
         return JSONResponse(answer.model_dump(by_alias=True), headers={"Cache-Control": "no-store"})
+
+    @router.get("/orders/{orderId}", dependencies=[Depends(_of_this_machine)])
+    async def show_order(  # pyright: ignore[reportUnusedFunction]
+        order_id: OrderId, shop: Annotated[Parts, Depends(parts)]
+    ) -> JSONResponse:
+        """An order with its timeline, as an operator reads them: where the Web UI's link to it leads."""
+        order = OrderAnswer.of(await shop.book.get(order_id))
+        events = [EventAnswer.of(event, to_operator=True) for event in await shop.book.timeline(order_id)]
+        answer = ShownOrder(**dict(order), timeline=events)
+        return JSONResponse(answer.model_dump(mode="json", by_alias=True), headers={"Cache-Control": "no-store"})
 
     @router.get(JWKS_PATH.removeprefix("/dev"), include_in_schema=False)
     async def list_keys() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]

@@ -110,7 +110,7 @@ class Shop:
         self._environment = {
             "STREET12_PAYMENT_KEY": "sk_test_local",
             "STREET12_LOG_FORMAT": "terminal",
-            "STREET12_ORDER_LINK": f"{self.urls.api}/orders/{{orderId}}",
+            "STREET12_ORDER_LINK": f"{self.urls.api}/dev/orders/{{orderId}}",
             "STREET12_CODEC_ACCEPT_PLAIN": "true",  # an older data directory's histories are in clear
             **own,
             "PYTHONUNBUFFERED": "1",

@@ -16,7 +16,7 @@ import pytest
 import api
 from deploy.issuer import AUDIENCE, ISSUER, JWKS_PATH, Issuer, dev_routes
 from services.gateway.tokens import SigningKeys, Tokens
-from tests.api.world import Shop, is_problem
+from tests.api.world import ORDER, Shop, is_problem
 
 ROOT = Path(__file__).parents[2]
 READ_KEY_ID = """
@@ -140,6 +140,27 @@ async def test_this_machine_may_ask_by_each_of_its_own_names(shop: Shop, base_ur
         await token(client, sub="goodman")
 
 
+# Orders for the Web UI's link
+
+
+async def test_this_machine_looks_an_order_up_without_a_token(shop: Shop, local: httpx2.AsyncClient) -> None:
+    headers = {"Authorization": f"Bearer {(await token(local, sub='goodman'))['accessToken']}", "Idempotency-Key": "1"}
+    placed = await local.post("/orders", json=ORDER, headers=headers)
+    assert placed.status_code == 202, placed.text
+    found = await local.get(f"/dev/orders/{placed.json()['orderId']}")
+    assert found.status_code == 200
+    assert found.headers["Cache-Control"] == "no-store"
+    assert found.json() == placed.json() | {"timeline": found.json()["timeline"]}
+    assert [event["type"] for event in found.json()["timeline"]] == ["OrderReceived"]
+
+
+async def test_an_order_that_is_not_there_cannot_be_looked_up(local: httpx2.AsyncClient) -> None:
+    is_problem(await local.get("/dev/orders/order_00000000000000000000000000"), 404, "not-found")
+
+
+# Others
+
+
 @pytest.mark.parametrize(
     ("base_url", "address"),
     [
@@ -151,14 +172,16 @@ async def test_this_machine_may_ask_by_each_of_its_own_names(shop: Shop, base_ur
         ("http://shop.example", "203.0.113.7"),
     ],
 )
-async def test_for_anybody_else_there_are_no_tokens(shop: Shop, base_url: str, address: str) -> None:
+async def test_for_anybody_else_there_are_no_tokens_and_no_orders(shop: Shop, base_url: str, address: str) -> None:
     async with client_from(shop, base_url, address) as client:
         is_problem(await client.post("/dev/tokens", json={"sub": "goodman"}), 404, "not-found")
+        is_problem(await client.get("/dev/orders/order_00000000000000000000000000"), 404, "not-found")
 
 
 async def test_an_api_that_is_not_the_one_machine_shops_makes_no_tokens(shop: Shop) -> None:
     is_problem(await shop.client.post("http://localhost/dev/tokens", json={"sub": "goodman"}), 404, "not-found")
     is_problem(await shop.client.get(f"http://localhost{JWKS_PATH}"), 404, "not-found")
+    is_problem(await shop.client.get("http://localhost/dev/orders/order_1"), 404, "not-found")
 
 
 # The key

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -157,6 +158,10 @@ async def test_operators_read_and_write_through_the_codec_server(tmp_path: Path)
                 ]
             ).decode()
         )
+        details = await temporal("workflow", "metadata", "-w", stuck.orderId, *at(urls.temporal, urls.codec))
+        [link] = re.findall(r"the order: \[.*\]\((.*)\)", details)
+        led_to = (await shop.http.get(link)).raise_for_status().json()
+        assert (led_to["orderId"], led_to["timeline"][0]["type"]) == (stuck.orderId, "OrderReceived")
         (tmp_path / "order.json").write_text(shown)
         replay = await said_by(sys.executable, "-m", "tests.replay.against", str(tmp_path / "order.json"))
         assert "replays" in replay
