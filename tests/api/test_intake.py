@@ -50,7 +50,7 @@ async def test_the_fourth_payment_in_flight_is_refused_in_the_customers_language
         await limited.ordered()
     refused = await limited.order({**HANEUL, "Accept-Language": language})
     assert is_problem(refused, 503, "order-intake-paused")["detail"] == text
-    assert refused.headers["retry-after"] == "1"
+    assert 1 <= int(refused.headers["retry-after"]) <= 60  # as the oldest has waited: tests/unit/test_circuit.py
     assert await limited.count() == 3
 
 
