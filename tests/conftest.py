@@ -1,11 +1,12 @@
 """The payment simulator, for whoever pays; and what the whole run has to say."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
+from temporalio.worker._workflow import _WorkflowWorker  # pyright: ignore[reportPrivateUsage]
 
 from tests.missing import MISSING
 from tests.payments import Dawdling, running_simulator
@@ -18,6 +19,23 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
     ]
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patient_sdk() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
+    """The SDK interrupts a workflow task after two seconds. The sandbox, which loads the workflow's modules for each,
+    can take longer on a busy machine, and is interrupted wherever it is then: in a destructor, too. What hangs is
+    ended by pytest's own `faulthandler`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        begin = _WorkflowWorker.__init__
+
+        def patient(self: _WorkflowWorker, **options: Any) -> None:
+            begin(self, **options)
+            self._deadlock_timeout_seconds = 60  # pyright: ignore[reportPrivateUsage]
+
+        patch.setattr(_WorkflowWorker, "__init__", patient)
+        yield
 
 
 @pytest.fixture
