@@ -15,7 +15,7 @@ import pytest
 from temporalio import workflow
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from temporalio.worker import Worker
 
 from activities.contract import DELIVERY_QUEUE, StartDelivery
 from deploy.local import ROOT
@@ -25,6 +25,7 @@ from services.shared.database import Database
 from services.shared.migrations import upgrade
 from services.shared.settings import PoolSettings
 from tests.e2e.shop import eventually
+from worker import RUNNER
 
 
 @workflow.defn(name="OneDelivery", sandboxed=False)
@@ -91,7 +92,7 @@ async def test_a_worker_that_drains_is_not_ready_and_ends_what_it_had_begun(
         "STREET12_DELIVERY_DATABASE_URL": f"sqlite+aiosqlite:///{deliveries}",
     }
     async with (
-        Worker(client, task_queue="one-delivery", workflows=[OneDelivery], workflow_runner=UnsandboxedWorkflowRunner()),
+        Worker(client, task_queue="one-delivery", workflows=[OneDelivery], workflow_runner=RUNNER),
         delivery_worker(settings) as (process, http),
     ):
 
