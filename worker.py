@@ -17,7 +17,8 @@ from typing import Any
 import structlog
 from opentelemetry.trace import Tracer
 from temporalio.client import Client
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from temporalio.common import WorkerDeploymentVersion
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig
 
 from activities.contract import DELIVERY_QUEUE, MARKETING_QUEUE, ORDER_QUEUE
 from activities.delivery import DeliveryActivities
@@ -63,6 +64,7 @@ from workflows.codec import HistoryCodec, history_codec
 from workflows.order import OrderWorkflow
 from workflows.reconciliation import ReconciliationWorkflow
 from workflows.reconciling import EngineBooks, ReconciliationSchedule
+from workflows.release_gate import ReleaseGate
 from workflows.telemetry import Telemetry
 
 _log = structlog.get_logger(__name__)
@@ -118,7 +120,7 @@ async def _run(name: str, teams: Sequence[Team], settings: WorkerSettings, trace
 
         workers += [await _worker(team, client, settings, measured, stack, tracer, break_down) for team in teams]
         running = [asyncio.create_task(worker.run()) for worker in workers]
-        _log.info("polling", teams=list(teams), build_id=settings.build_id)
+        _log.info("polling", teams=list(teams), deployment=settings.deployment_name or None, build_id=settings.build_id)
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -170,15 +172,21 @@ async def _worker(
     database = Database(url, pool, name=team, metrics=measured.databases, tracer=tracer)
     stack.push_async_callback(database.close)
 
-    def worker(queue: str, activities: Sequence[Callable[..., Any]], **options: Any) -> Worker:
+    gate: list[type] = [ReleaseGate] if settings.deployment_name else []  # nobody asks an unversioned worker to pass it
+
+    def worker(
+        queue: str, activities: Sequence[Callable[..., Any]], workflows: Sequence[type] = (), **options: Any
+    ) -> Worker:
         return Worker(
             client,
             task_queue=queue,
             activities=activities,
+            workflows=[*workflows, *gate],
+            workflow_runner=RUNNER,
             graceful_shutdown_timeout=timedelta(seconds=settings.grace_seconds),
-            build_id=settings.build_id,
             interceptors=[NamedInLogs()],
             on_fatal_error=on_fatal_error,
+            **_version(settings),
             **options,
         )
 
@@ -229,9 +237,16 @@ async def _worker(
         ORDER_QUEUE,
         [orders.pay_order, orders.refund_payment, orders.record_status, orders.take_turn, *comparing.all],
         workflows=[OrderWorkflow, ReconciliationWorkflow],
-        workflow_runner=RUNNER,
         max_cached_workflows=5000,  # below the number of live orders, each wake-up costs a replay
     )
+
+
+def _version(settings: WorkerSettings) -> dict[str, Any]:
+    """How a worker says which build it is: a label, or with a deployment's name a version that tasks are routed by."""
+    if not settings.deployment_name:
+        return {"build_id": settings.build_id}
+    version = WorkerDeploymentVersion(settings.deployment_name, settings.build_id)
+    return {"deployment_config": WorkerDeploymentConfig(version=version, use_worker_versioning=True)}
 
 
 if __name__ == "__main__":

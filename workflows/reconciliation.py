@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
+from temporalio.common import RetryPolicy, VersioningBehavior
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
@@ -108,7 +108,8 @@ class Reconcile:
     progress: Progress | None = None
 
 
-@workflow.defn(name="ReconciliationWorkflow")
+# Of minutes: it ends with the version that began it.
+@workflow.defn(name="ReconciliationWorkflow", versioning_behavior=VersioningBehavior.PINNED)
 class ReconciliationWorkflow:
     """One run of the reconciliation. Started by its schedule alone, which never starts a second one beside it."""
 

@@ -29,6 +29,7 @@ from sqlalchemy.exc import ArgumentError
 Team = Literal["order", "delivery", "marketing"]
 TEAMS: tuple[Team, ...] = ("order", "delivery", "marketing")
 _TEN_YEARS = 10 * 365 * 24
+_NO_BUILD = "local"
 # No default port: browsers leave it out, so an origin that names it would match none.
 _ORIGIN = re.compile(r"(?:http://(?!.*:80$)|https://(?!.*:443$))(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::[1-9][0-9]{0,4})?")
 _KEY_ID = re.compile("[A-Za-z0-9._-]{1,32}")
@@ -378,5 +379,20 @@ class WorkerSettings(Settings):
     hard_deadline_seconds: float = Field(default=30.0, gt=0)
     """The process ends this long after SIGTERM, whatever is still running."""
     build_id: str = Field(
-        default="local", validation_alias=AliasChoices("TEMPORAL_WORKER_BUILD_ID", "STREET12_WORKER_BUILD_ID")
+        default=_NO_BUILD, validation_alias=AliasChoices("TEMPORAL_WORKER_BUILD_ID", "STREET12_WORKER_BUILD_ID")
     )
+    """Which build this is: a label in histories, and with a deployment's name the version that tasks are routed by."""
+    deployment_name: str = Field(
+        default="", validation_alias=AliasChoices("TEMPORAL_DEPLOYMENT_NAME", "STREET12_WORKER_DEPLOYMENT_NAME")
+    )
+    """With it the engine gives this worker what is meant for its version, and nothing until its version is current.
+
+    Both are what the Temporal worker controller sets.
+    """
+
+    @field_validator("deployment_name")
+    @classmethod
+    def _needs_a_build(cls, value: str, others: ValidationInfo) -> str:
+        if value and others.data.get("build_id") == _NO_BUILD:
+            raise ValueError("with STREET12_WORKER_BUILD_ID it names a version, and that is not set")
+        return value

@@ -17,7 +17,7 @@ from workflows.order import OrderWorkflow
 
 TEAMS = ("workflows", "order", "marketing", "delivery")
 LANES = tuple(f"lane-{number}" for number in range(1, 7))
-STREETS = ("steady", "forgetful", "teams", "hasty", "new-step", "keys", *LANES)
+STREETS = ("steady", "forgetful", "teams", "hasty", "new-step", "keys", "versions", *LANES)
 """Namespaces, so that a worker which goes away is missed by those orders only that are to miss it."""
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.shared.settings import DatabaseSettings, PoolSettings, WrongSetting, read_settings
+from services.shared.settings import DatabaseSettings, PoolSettings, WorkerSettings, WrongSetting, read_settings
 
 URL = "STREET12_ORDER_DATABASE_URL"
 
@@ -44,3 +44,11 @@ def test_a_wrong_setting_is_named_with_what_it_is(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("STREET12_POOL_SIZE", "many")
     with pytest.raises(WrongSetting, match="STREET12_POOL_SIZE is 'many'"):
         read_settings(PoolSettings)
+
+
+def test_a_deployment_needs_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPORAL_DEPLOYMENT_NAME", "street12/worker-order")
+    with pytest.raises(WrongSetting, match="STREET12_WORKER_BUILD_ID"):
+        read_settings(WorkerSettings)
+    monkeypatch.setenv("STREET12_WORKER_BUILD_ID", "0.2.0-1a2b3c4")
+    assert read_settings(WorkerSettings).deployment_name == "street12/worker-order"
