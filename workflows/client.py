@@ -186,7 +186,8 @@ class OrderEngine:
             with trace_of(order.traceparent):
                 await self._client.start_workflow(
                     OrderWorkflow.run,
-                    self._input(order, resumed),
+                    # What was under way when it was lost, and what was done in its last seconds, nobody wrote down.
+                    self._input(order, replace(resumed, unsure=True)),
                     rpc_timeout=self._rpc_timeout,
                     **self._options(order, resumed, reuse=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY),
                 )

@@ -29,6 +29,9 @@ class Resumed:
     """The undos that an operator decided to do without: what they did by hand is not done again."""
     undo: bool
     """Somebody ended its workflow: everything is to be undone. Else the engine has lost it: it goes on."""
+    unsure: bool = False
+    """More may have been begun than its timeline tells: where it is undone later, all of it is. What an earlier release
+    took up undoes what its timeline tells."""
 
 
 @dataclass(frozen=True, kw_only=True)

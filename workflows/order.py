@@ -22,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
         ClearAttention,
         FlagOrder,
         PlaceOrder,
+        Resumed,
         SettleCompensation,
         WaiveCoupon,
     )
@@ -129,8 +130,7 @@ class OrderWorkflow:
         canceling = status is OrderStatus.ORDER_CANCELING
         if status.final or (not canceling and not resumed.undo):
             return
-        # What was begun nobody knows; an undo of nothing does no harm.
-        self._begun = [step for step in steps.SAGA if step.undo not in resumed.skipped]
+        self._begun = _all_but_skipped(resumed)
         reason = self._journal.state.cancel_reason or CancelReason.OPERATOR
         if canceling:
             self._cancel = CancelOrder(reason=reason, actor=_TERMINATED)
@@ -266,6 +266,9 @@ class OrderWorkflow:
         """Undo everything begun. Each undo starts in its turn; none waits long for the one before."""
         self._payment_known = True
         self._waiting.pop("", None)
+        resumed = self._order.resumed
+        if resumed is not None and resumed.unsure:
+            self._begun = _all_but_skipped(resumed)
         undos: list[asyncio.Task[None]] = []
         for step in steps.COMPENSATION_ORDER:
             if step not in self._begun:
@@ -571,6 +574,12 @@ def _told(error: ActivityError) -> str:
     """How a team put it; its message begins with the code, as its type does."""
     cause = error.cause
     return (cause.message if isinstance(cause, ApplicationError) else str(cause or error))[:_LONGEST]
+
+
+def _all_but_skipped(resumed: Resumed) -> list[Step]:
+    """What is to be undone of an order that was taken up. What was begun nobody knows; an undo of nothing does no
+    harm."""
+    return [step for step in steps.SAGA if step.undo not in resumed.skipped]
 
 
 def _listed(names: Iterable[str]) -> str:

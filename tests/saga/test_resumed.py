@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
+from tests.replay.histories import story
 from tests.saga.conftest import Saga, assert_clean_slate, cancel, reads, under_way
 from tests.saga.test_operators import FLAG
 from tests.saga.world import Fail, Gate, Refuse
@@ -89,6 +90,22 @@ async def test_an_order_that_was_called_off_and_nobody_wrote_it_down_does_not_go
     assert await saga.result() == "OrderCanceled"
     assert saga.world.standing == set()
     assert saga.world.state.needs_attention, "a person is told"
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before the effect", "after the effect"])
+async def test_a_cancel_undoes_also_what_was_under_way_when_the_engine_lost_the_order(saga: Saga, late: bool) -> None:
+    """It comes before the new workflow is there again, so nobody but the delivery team knows of the delivery."""
+    await terminated_at(saga, "start_delivery", late=late)
+    resumed = as_it_stands(saga, undo=False)
+    assert "DeliveryStarted" not in resumed.done
+    await saga.go("marketing")
+    await saga.engine.resume(saga.order, resumed)
+    await saga.recorded(lambda history: "scheduled issue_coupon" in story(history))
+    await cancel(saga)
+    await saga.come("marketing")
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, "customer")
+    assert saga.world.tombstones == ALL, "a straggler is refused"
 
 
 @pytest.mark.parametrize("undo", [True, False])
