@@ -266,9 +266,8 @@ class OrderWorkflow:
         """Undo everything begun. Each undo starts in its turn; none waits long for the one before."""
         self._payment_known = True
         self._waiting.pop("", None)
-        resumed = self._order.resumed
-        if resumed is not None and resumed.unsure:
-            self._begun = _all_but_skipped(resumed)
+        if self._may_have_begun_more():
+            self._begun = _all_but_skipped(self._order.resumed)
         undos: list[asyncio.Task[None]] = []
         for step in steps.COMPENSATION_ORDER:
             if step not in self._begun:
@@ -288,6 +287,16 @@ class OrderWorkflow:
             order_status=OrderStatus.ORDER_CANCELED,
             needs_attention=bool(self._attention),
         )
+
+    def _may_have_begun_more(self) -> bool:
+        """Whether an earlier workflow of the order may have begun steps that this one does not know of."""
+        resumed, info = self._order.resumed, workflow.info()
+        if resumed is not None and resumed.unsure:
+            return True
+        # One that was reset to where it had not come to them yet. A replay goes by the marker: it may have a history
+        # from a file, of which nobody knows the run.
+        reset = info.run_id != info.first_execution_run_id
+        return (reset or workflow.unsafe.is_replaying()) and workflow.patched("reset-orders-undo-all")
 
     def _begin_undo(self, step: Step) -> asyncio.Task[None]:
         """Undo a step, once."""
@@ -576,10 +585,9 @@ def _told(error: ActivityError) -> str:
     return (cause.message if isinstance(cause, ApplicationError) else str(cause or error))[:_LONGEST]
 
 
-def _all_but_skipped(resumed: Resumed) -> list[Step]:
-    """What is to be undone of an order that was taken up. What was begun nobody knows; an undo of nothing does no
-    harm."""
-    return [step for step in steps.SAGA if step.undo not in resumed.skipped]
+def _all_but_skipped(resumed: Resumed | None) -> list[Step]:
+    """What is to be undone where nobody knows what was begun. An undo of nothing does no harm."""
+    return [step for step in steps.SAGA if resumed is None or step.undo not in resumed.skipped]
 
 
 def _listed(names: Iterable[str]) -> str:
