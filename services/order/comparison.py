@@ -167,11 +167,12 @@ Found = Iterator[tuple[Code, str]]
 def _of_run(order: OrderSummary, case: Case) -> Found:
     """The order's workflow against its view. What it finds puts all else in doubt."""
     run, open_ = case.run, order.order_status not in _FINAL
+    awaited = open_ or order.needs_attention  # without a workflow, nobody could clear it
     if run is None:
-        if open_ and order.started:  # what has ended, the engine forgets in time; what is not started, the inbox has
+        if awaited and order.started:  # what has ended, the engine forgets in time; what is not started, the inbox has
             yield Code.WORKFLOW_MISSING, f"{order.order_status}, and the engine knows no workflow"
     elif run.status not in (_RUNNING, _COMPLETED):
-        if open_:
+        if awaited:
             yield Code.WORKFLOW_STOPPED, f"{order.order_status}, and its workflow is {run.status}"
     elif (run.order_status or order.order_status) != order.order_status or (
         run.status == _COMPLETED and open_

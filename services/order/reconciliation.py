@@ -160,7 +160,8 @@ class Reconciler:
             # It may have come further than it could tell.
             await self._book.record(order_id=order_id, state=journal.state, timeline=journal.timeline)
         reading = await self._book.get(order_id)
-        if OrderStatus(reading.view.order_status).final:
+        final = OrderStatus(reading.view.order_status).final
+        if final and not reading.view.needs_attention:
             return Handled(difference, Outcome.REPAIRED, f"now reads {reading.view.order_status}")
         undo, timeline = remedy is Remedy.UNDO, await self._book.timeline(order_id)
         await self._workflows.resume(
@@ -171,7 +172,8 @@ class Reconciler:
             skipped=[e.detail.get("undo", "") for e in timeline if e.type == EventType.COMPENSATION_SKIPPED],
             undo=undo,
         )
-        return Handled(difference, Outcome.REPAIRED, "a new workflow undoes it" if undo else "a new workflow goes on")
+        what = "waits for a person" if final else "undoes it" if undo else "goes on"
+        return Handled(difference, Outcome.REPAIRED, f"a new workflow {what}")
 
     async def _record(self, difference: Difference) -> Handled:
         order_id = difference.subject

@@ -304,6 +304,17 @@ async def test_a_stopped_workflow_that_had_come_to_the_end_has_nothing_to_undo(
     assert (await book.get("order_01")).view.order_status == OrderStatus.DELIVERED
 
 
+@pytest.mark.parametrize("code", [Code.WORKFLOW_MISSING, Code.WORKFLOW_STOPPED])
+async def test_an_order_that_has_ended_and_waits_for_a_person_is_taken_up_for_that(
+    order_database: Database, reconciler: Reconciler, workflows: FakeWorkflows, clock: HeldClock, code: Code
+) -> None:
+    view = {"order_status": "OrderCanceled", "needs_attention": True}
+    await an_open_order(order_database, clock, "order_01", PLACED, **view)
+    handled = await reconciler.put_right(of(code))
+    assert (handled.outcome, handled.done) == (Outcome.REPAIRED, "a new workflow waits for a person")
+    assert [told[:4] for told in workflows.told] == [("resume", "order_01", 2, OrderStatus.ORDER_CANCELED)]
+
+
 async def test_a_person_is_called_once_about_each_thing(
     order_database: Database, reconciler: Reconciler, workflows: FakeWorkflows, book: OrderBook, clock: HeldClock
 ) -> None:

@@ -138,6 +138,22 @@ async def test_a_stuck_order_is_still_flagged_when_it_is_taken_up(saga: Saga) ->
     assert_clean_slate_but_cleared(saga)
 
 
+@pytest.mark.parametrize("end", ["Delivered", "OrderCanceled"])
+async def test_an_order_that_has_ended_and_waits_for_a_person_can_still_be_cleared(saga: Saga, end: str) -> None:
+    await under_way(saga)
+    await saga.engine.flag(saga.order, as_it_stands(saga, undo=False), FLAG)
+    await (saga.engine.delivered(saga.order.order_id) if end == "Delivered" else cancel(saga))
+    await saga.world.until(reads(end))
+    await saga.handle.terminate()
+    standing = saga.world.standing
+    with pytest.raises(EngineUnavailable):
+        await saga.engine.clear_attention(saga.order.order_id, actor="kim", reason="seen to")
+    await saga.engine.resume(saga.order, as_it_stands(saga, undo=True))
+    assert await saga.over() == end
+    assert not saga.world.state.needs_attention
+    assert saga.world.standing == standing
+
+
 def assert_clean_slate_but_cleared(saga: Saga) -> None:
     assert saga.world.standing == set()
     assert not saga.world.state.needs_attention

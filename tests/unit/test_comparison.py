@@ -246,6 +246,19 @@ def test_what_the_engine_has_forgotten_has_ended() -> None:
         assert found(of_case(run=None)(STATES[name])) == set()
 
 
+@pytest.mark.parametrize("name", ["delivered", "canceled", "declined"])
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [(of_case(run=None), Code.WORKFLOW_MISSING), (of_run(status="TERMINATED"), Code.WORKFLOW_STOPPED)],
+)
+def test_one_that_has_ended_and_waits_for_a_person_has_a_workflow(name: str, spoil: Spoil, code: Code) -> None:
+    """Nobody could clear it without."""
+    flagged = of_order(needs_attention=True)(of_run(status="RUNNING", needs_attention=True)(STATES[name]))
+    assert found(flagged) == set()
+    assert found(spoil(flagged)) == {code}
+    assert found(of_run(status="TERMINATED")(STATES[name])) == set(), "one that waits for nobody"
+
+
 def test_an_arrival_that_is_just_being_noted_is_no_difference() -> None:
     spoilt = of_run(status="RUNNING")(of_delivery(state="Started")(STATES["delivered"]))
     assert found(spoilt) == set()
