@@ -17,6 +17,7 @@ from temporalio.client import (
     ScheduleUpdate,
     ScheduleUpdateInput,
     WorkflowExecution,
+    WorkflowQueryFailedError,
 )
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -143,8 +144,10 @@ class EngineBooks:
             return None
         except EngineUnavailable as error:
             cause = error.__cause__
+            if isinstance(cause, WorkflowQueryFailedError):
+                return None  # its history does not fit the code any more, or its key is lost
             if isinstance(cause, RPCError) and cause.status == RPCStatusCode.FAILED_PRECONDITION:
-                return None  # it was ended before it began
+                return None  # it was ended before it began, or while its tasks failed
             raise
         return Journal(known.state, known.timeline)
 

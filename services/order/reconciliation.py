@@ -156,14 +156,17 @@ class Reconciler:
             return await self._flag(difference)
         if remedy is Remedy.RECORD:
             return await self._record(difference)
-        if remedy is Remedy.UNDO and (journal := await self._workflows.journal(order_id)):
-            # It may have come further than it could tell.
+        undo = remedy is Remedy.UNDO
+        journal = await self._workflows.journal(order_id) if undo else None
+        if journal:  # it may have come further than it could tell
             await self._book.record(order_id=order_id, state=journal.state, timeline=journal.timeline)
         reading = await self._book.get(order_id)
         final = OrderStatus(reading.view.order_status).final
         if final and not reading.view.needs_attention:
             return Handled(difference, Outcome.REPAIRED, f"now reads {reading.view.order_status}")
-        undo, timeline = remedy is Remedy.UNDO, await self._book.timeline(order_id)
+        if undo and not journal and not final and await self._has_arrived(order_id):
+            return Handled(difference, Outcome.REPORTED, "it was delivered, and its workflow cannot be asked")
+        timeline = await self._book.timeline(order_id)
         await self._workflows.resume(
             reading.order,
             version=reading.view.version,
@@ -174,6 +177,11 @@ class Reconciler:
         )
         what = "waits for a person" if final else "undoes it" if undo else "goes on"
         return Handled(difference, Outcome.REPAIRED, f"a new workflow {what}")
+
+    async def _has_arrived(self, order_id: str) -> bool:
+        """What the engine shows of a workflow that cannot be asked: the goods are with the customer."""
+        runs = await self._workflows.runs_of([order_id])
+        return any(run.order_status == OrderStatus.DELIVERED for run in runs)
 
     async def _record(self, difference: Difference) -> Handled:
         order_id = difference.subject

@@ -37,6 +37,7 @@ class FakeWorkflows:
     """The engine: what its workflows know, and what it was told to do. Or it is away."""
 
     journals: dict[str, Journal] = field(default_factory=dict[str, Journal])
+    shown: list[RunSummary] = field(default_factory=list[RunSummary])
     told: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
     away: bool = False
 
@@ -44,7 +45,7 @@ class FakeWorkflows:
         return Part([], until)
 
     async def runs_of(self, order_ids: Collection[str]) -> Sequence[RunSummary]:
-        return []
+        return [run for run in self.shown if run.order_id in order_ids]
 
     async def journal(self, order_id: str) -> Journal | None:
         self._be_there()
@@ -302,6 +303,21 @@ async def test_a_stopped_workflow_that_had_come_to_the_end_has_nothing_to_undo(
     handled = await reconciler.put_right(of(Code.WORKFLOW_STOPPED))
     assert (handled.outcome, workflows.told) == (Outcome.REPAIRED, [])
     assert (await book.get("order_01")).view.order_status == OrderStatus.DELIVERED
+
+
+@pytest.mark.parametrize(("shown", "undone"), [("Delivered", False), ("OrderPlaced", True), ("OrderCanceled", True)])
+async def test_what_arrived_is_not_undone_though_its_workflow_cannot_be_asked(
+    order_database: Database,
+    reconciler: Reconciler,
+    workflows: FakeWorkflows,
+    clock: HeldClock,
+    shown: str,
+    undone: bool,
+) -> None:
+    await an_open_order(order_database, clock, "order_01", PLACED)
+    workflows.shown = [RunSummary("order_01", "TERMINATED", shown, False)]
+    handled = await reconciler.put_right(of(Code.WORKFLOW_STOPPED))
+    assert (handled.outcome, len(workflows.told)) == ((Outcome.REPAIRED, 1) if undone else (Outcome.REPORTED, 0))
 
 
 @pytest.mark.parametrize("code", [Code.WORKFLOW_MISSING, Code.WORKFLOW_STOPPED])

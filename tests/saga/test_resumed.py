@@ -3,7 +3,9 @@
 import asyncio
 
 import pytest
+from temporalio import workflow
 from temporalio.client import WorkflowExecutionStatus
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from tests.replay.histories import story
 from tests.saga.conftest import Saga, assert_clean_slate, cancel, reads, under_way
@@ -11,7 +13,8 @@ from tests.saga.test_operators import FLAG
 from tests.saga.world import Fail, Gate, Refuse
 from workflows.client import EngineUnavailable, TooLate
 from workflows.journal import CANCELING_SINCE
-from workflows.messages import Resumed
+from workflows.messages import PlaceOrder, Resumed
+from workflows.reconciling import EngineBooks
 from workflows.steps import PAY_ORDER, SAGA
 
 ALL = {step.do for step in SAGA}
@@ -192,6 +195,32 @@ async def test_what_an_operator_did_without_is_not_undone_after_all(saga: Saga) 
     assert await saga.result() == "OrderCanceled"
     assert saga.world.calls.count("refund_payment") == asked
     assert saga.world.standing == {"pay_order"}
+
+
+@workflow.defn(name="OrderWorkflow")
+class AnotherRelease:
+    """Goes a way that no release of today goes."""
+
+    @workflow.run
+    async def run(self, _: PlaceOrder) -> str:
+        await workflow.sleep(0.01)
+        await workflow.sleep(3600)
+        return ""
+
+
+async def test_one_whose_history_no_worker_can_read_any_more_is_undone_from_what_its_view_tells(saga: Saga) -> None:
+    await saga.go("workflows")
+    async with Worker(
+        saga.client, task_queue="order", workflows=[AnotherRelease], workflow_runner=UnsandboxedWorkflowRunner()
+    ):
+        await saga.start()
+        await saga.recorded(lambda history: story(history).count("timer started") == 2)
+        await saga.handle.terminate()
+    await saga.come("workflows")
+    assert await EngineBooks(saga.client, saga.engine).journal(saga.order.order_id) is None
+    await saga.engine.resume(saga.order, as_it_stands(saga, undo=True))
+    assert await saga.result() == "OrderCanceled"
+    assert_clean_slate(saga, "operator")
 
 
 @pytest.mark.parametrize("arrived", [False, True], ids=["under way", "delivered"])
