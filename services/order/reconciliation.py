@@ -147,6 +147,9 @@ class Reconciler:
         except ShopError as error:  # the next run tries again
             _log.warning("a difference could not be put right", code=difference.code, error=f"{error.code}: {error}")
             return Handled(difference, Outcome.REPORTED, f"not put right: {error.code}")
+        except Exception as error:  # whatever it was, the others must not wait for it
+            _log.exception("a difference could not be put right", code=difference.code)
+            return Handled(difference, Outcome.REPORTED, f"not put right: {type(error).__name__}")
 
     async def _put_right(self, difference: Difference) -> Handled:
         remedy, order_id = remedy_of(difference.code), difference.subject

@@ -40,6 +40,7 @@ class FakeWorkflows:
     shown: list[RunSummary] = field(default_factory=list[RunSummary])
     told: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
     away: bool = False
+    broken: bool = False
 
     async def runs(self, *, after: str, until: str, limit: int) -> Part[RunSummary]:
         return Part([], until)
@@ -73,6 +74,8 @@ class FakeWorkflows:
     def _be_there(self) -> None:
         if self.away:
             raise Unavailable("away")
+        if self.broken:
+            raise ZeroDivisionError("nobody has thought of it")
 
 
 class NoProvider(PaymentProvider):
@@ -359,6 +362,15 @@ async def test_what_cannot_be_put_right_now_is_reported(
     workflows.away = True
     handled = await reconciler.put_right(of(code))
     assert handled == Handled(of(code), Outcome.REPORTED, "not put right: unavailable")
+
+
+async def test_one_that_breaks_down_does_not_keep_the_others_from_being_put_right(
+    order_database: Database, reconciler: Reconciler, workflows: FakeWorkflows, clock: HeldClock
+) -> None:
+    await an_open_order(order_database, clock, "order_01", PLACED)
+    workflows.broken = True
+    handled = await reconciler.put_right(of(Code.CHARGED_TWICE))
+    assert handled == Handled(of(Code.CHARGED_TWICE), Outcome.REPORTED, "not put right: ZeroDivisionError")
 
 
 async def test_what_belongs_to_no_order_is_reported(reconciler: Reconciler, workflows: FakeWorkflows) -> None:
