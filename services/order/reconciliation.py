@@ -191,7 +191,8 @@ class Reconciler:
         journal = await self._workflows.journal(order_id)
         if journal is None:
             return Handled(difference, Outcome.REPORTED, "its workflow cannot be asked")
-        reads = (await self._book.get(order_id)).view.version
+        view = (await self._book.get(order_id)).view
+        reads = view.version
         # One that was taken up again and has nothing new to tell is no further than what it was given.
         knows = max((entry.version for entry in journal.timeline), default=reads)
         if knows < reads:
@@ -199,6 +200,9 @@ class Reconciler:
                 code=Code.VIEW_AHEAD, detail=f"reads version {reads}, its workflow is at {knows}"
             )
             return Handled(ahead, Outcome.REPORTED)
+        if not journal.timeline and journal.state.order_status != view.order_status:
+            taken_up = f"its workflow was taken up as {journal.state.order_status}, and tells of nothing since"
+            return Handled(difference, Outcome.REPORTED, taken_up)
         if knows == reads:  # the engine's list was behind, not the view
             repaired = reads > difference.version  # by an earlier attempt at this, or by the workflow itself
             return Handled(difference, Outcome.REPAIRED if repaired else None, f"now reads version {reads}")

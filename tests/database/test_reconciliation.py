@@ -277,6 +277,16 @@ async def test_a_view_that_is_not_behind_is_left_as_it_is(
     assert (handled.difference.code, handled.outcome) == (code, outcome)
 
 
+async def test_a_view_that_lags_behind_where_its_workflow_was_taken_up_is_reported(
+    order_database: Database, reconciler: Reconciler, workflows: FakeWorkflows, clock: HeldClock
+) -> None:
+    """The database was restored to before that: what came in between, this workflow never knew."""
+    await an_open_order(order_database, clock, "order_01", PLACED)
+    workflows.journals["order_01"] = journal(clock, OrderStatus.DELIVERED)
+    handled = await reconciler.put_right(of(Code.VIEW_BEHIND, version=2))
+    assert (handled.difference.code, handled.outcome) == (Code.VIEW_BEHIND, Outcome.REPORTED)
+
+
 async def test_a_workflow_that_is_gone_goes_on_from_the_timeline(
     order_database: Database, reconciler: Reconciler, workflows: FakeWorkflows, clock: HeldClock
 ) -> None:
