@@ -409,6 +409,8 @@ class OrderWorkflow:
     @workflow.update(name="delivered")
     async def delivered(self) -> str:
         """The carrier handed the goods over."""
+        if self._order.resumed is not None:  # its payment may tell that it was called off
+            await workflow.wait_condition(lambda: self._payment_known or self._journal.state.order_status.final)
         await self._in_turn()
         if self._journal.state.order_status not in (OrderStatus.DELIVERY_STARTED, OrderStatus.DELIVERED):
             raise self._not_deliverable()

@@ -11,7 +11,7 @@ from tests.replay.histories import story
 from tests.saga.conftest import Saga, assert_clean_slate, cancel, reads, under_way
 from tests.saga.test_operators import FLAG
 from tests.saga.world import Fail, Gate, Refuse
-from workflows.client import EngineUnavailable, TooLate
+from workflows.client import EngineUnavailable, NotDeliverable, TooLate
 from workflows.journal import CANCELING_SINCE
 from workflows.messages import PlaceOrder, Resumed
 from workflows.reconciling import EngineBooks
@@ -78,8 +78,8 @@ async def test_an_order_under_way_that_is_terminated_is_undone(saga: Saga) -> No
     assert_clean_slate(saga, "operator")
 
 
-async def test_an_order_that_was_called_off_and_nobody_wrote_it_down_does_not_go_on(saga: Saga) -> None:
-    """The database was away when it was undone, and then the engine lost it: its payment still tells."""
+async def called_off_unwritten(saga: Saga) -> Resumed:
+    """It is undone while nothing can be written, and its workflow is gone; how it reads."""
     await under_way(saga)
     before = as_it_stands(saga, undo=False)
     saga.world.script("record_status", *[Fail()] * 1000)
@@ -89,10 +89,30 @@ async def test_an_order_that_was_called_off_and_nobody_wrote_it_down_does_not_go
             await asyncio.sleep(0.02)
     await saga.handle.terminate()
     saga.world.recover("record_status")
-    await saga.engine.resume(saga.order, before)
+    return before
+
+
+async def test_an_order_that_was_called_off_and_nobody_wrote_it_down_does_not_go_on(saga: Saga) -> None:
+    """The database was away when it was undone, and then the engine lost it: its payment still tells."""
+    await saga.engine.resume(saga.order, await called_off_unwritten(saga))
     assert await saga.result() == "OrderCanceled"
     assert saga.world.standing == set()
     assert saga.world.state.needs_attention, "a person is told"
+
+
+async def test_an_order_that_turns_out_to_be_called_off_is_not_delivered_meanwhile(saga: Saga) -> None:
+    before = await called_off_unwritten(saga)
+    asking = Gate()
+    saga.world.script("pay_order", asking)
+    await saga.engine.resume(saga.order, before)
+    await asking.reached.wait()
+    arriving = asyncio.create_task(saga.engine.delivered(saga.order.order_id))
+    await asyncio.wait([arriving], timeout=0.5)  # for it to come to the workflow; nothing tells of that
+    asking.opened.set()
+    with pytest.raises(NotDeliverable):
+        await arriving
+    assert await saga.result() == "OrderCanceled"
+    assert saga.world.state.cancel_reason == "paymentUnknown"
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before the effect", "after the effect"])
