@@ -165,9 +165,17 @@ class EngineBooks:
         await self._engine.resume(order, resumed)
 
     async def flag(
-        self, order: Order, *, version: int, state: OrderState, done: Sequence[EventType], about: str, detail: str
+        self,
+        order: Order,
+        *,
+        version: int,
+        state: OrderState,
+        done: Sequence[EventType],
+        skipped: Sequence[str],
+        about: str,
+        detail: str,
     ) -> None:
-        resumed = Resumed(version=version, state=state, done=[*done], undo=False)
+        resumed = Resumed(version=version, state=state, done=[*done], skipped=[*skipped], undo=False)
         await self._engine.flag(order, resumed, FlagOrder(about=about, detail=detail))
 
 

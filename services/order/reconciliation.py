@@ -19,7 +19,7 @@ from services.order.statuses import (
     PayStatus,
     TimelineEntry,
 )
-from services.order.tables import Order, OrderView
+from services.order.tables import Order, OrderEvent, OrderView
 from services.shared.database import Database
 from services.shared.errors import ShopError
 from services.shared.summaries import ChargeSummary, OrderSummary, Part, RunSummary, cut, end_of
@@ -70,7 +70,15 @@ class Workflows(Protocol):
         ...
 
     async def flag(
-        self, order: Order, *, version: int, state: OrderState, done: Sequence[EventType], about: str, detail: str
+        self,
+        order: Order,
+        *,
+        version: int,
+        state: OrderState,
+        done: Sequence[EventType],
+        skipped: Sequence[str],
+        about: str,
+        detail: str,
     ) -> None:
         """Have an order say that it needs attention; where its workflow has ended, it is started anew for that."""
         ...
@@ -175,7 +183,7 @@ class Reconciler:
             version=reading.view.version,
             state=_state(reading.view),
             done=[EventType(event.type) for event in timeline],
-            skipped=[e.detail.get("undo", "") for e in timeline if e.type == EventType.COMPENSATION_SKIPPED],
+            skipped=_skipped(timeline),
             undo=undo,
         )
         what = "waits for a person" if final else "undoes it" if undo else "goes on"
@@ -221,10 +229,15 @@ class Reconciler:
             version=reading.view.version,
             state=_state(reading.view),
             done=[EventType(event.type) for event in timeline],
+            skipped=_skipped(timeline),
             about=difference.code,
             detail=difference.detail,
         )
         return Handled(difference, Outcome.FLAGGED)
+
+
+def _skipped(timeline: Sequence[OrderEvent]) -> list[str]:
+    return [event.detail.get("undo", "") for event in timeline if event.type == EventType.COMPENSATION_SKIPPED]
 
 
 def _state(view: OrderView) -> OrderState:

@@ -66,10 +66,18 @@ class FakeWorkflows:
         self.told.append(("resume", order.order_id, version, state.order_status, [*done], [*skipped], undo))
 
     async def flag(
-        self, order: Order, *, version: int, state: OrderState, done: Sequence[EventType], about: str, detail: str
+        self,
+        order: Order,
+        *,
+        version: int,
+        state: OrderState,
+        done: Sequence[EventType],
+        skipped: Sequence[str],
+        about: str,
+        detail: str,
     ) -> None:
         self._be_there()
-        self.told.append(("flag", order.order_id, version, state.order_status, [*done], about, detail))
+        self.told.append(("flag", order.order_id, version, state.order_status, [*done], [*skipped], about, detail))
 
     def _be_there(self) -> None:
         if self.away:
@@ -347,17 +355,18 @@ async def test_an_order_that_has_ended_and_waits_for_a_person_is_taken_up_for_th
 async def test_a_person_is_called_once_about_each_thing(
     order_database: Database, reconciler: Reconciler, workflows: FakeWorkflows, book: OrderBook, clock: HeldClock
 ) -> None:
-    await an_open_order(order_database, clock, "order_01", PLACED)
+    skipped = EventType.COMPENSATION_SKIPPED
+    await an_open_order(order_database, clock, "order_01", PLACED, skipped)
     assert (await reconciler.put_right(of(Code.CHARGED_TWICE))).outcome is Outcome.FLAGGED
     [told] = workflows.told
     assert told == (
-        *("flag", "order_01", 2, OrderStatus.ORDER_PLACED, [EventType.ORDER_RECEIVED, PLACED]),
-        *("charged-twice", "so it is"),
+        *("flag", "order_01", 3, OrderStatus.ORDER_PLACED, [EventType.ORDER_RECEIVED, PLACED, skipped]),
+        *(["revoke_coupon"], "charged-twice", "so it is"),
     )
     raised = TimelineEntry(
-        version=3, type=EventType.ATTENTION_RAISED, at=clock(), detail={"about": str(Code.CHARGED_TWICE)}
+        version=4, type=EventType.ATTENTION_RAISED, at=clock(), detail={"about": str(Code.CHARGED_TWICE)}
     )
-    cleared = replace(raised, version=4, type=EventType.ATTENTION_CLEARED)
+    cleared = replace(raised, version=5, type=EventType.ATTENTION_CLEARED)
     await book.record(order_id="order_01", state=OrderState(), timeline=[raised, cleared])
     assert (await reconciler.put_right(of(Code.CHARGED_TWICE))).outcome is Outcome.KNOWN
     assert (await reconciler.put_right(of(Code.COUPON_MISSING))).outcome is Outcome.FLAGGED

@@ -177,6 +177,24 @@ async def test_an_order_that_has_ended_and_waits_for_a_person_can_still_be_clear
     assert saga.world.standing == standing
 
 
+async def test_a_coupon_that_an_operator_let_be_is_not_revoked_when_its_order_is_flagged(saga: Saga) -> None:
+    await saga.go("marketing")
+    await saga.start()
+    await saga.world.until(reads("OrderPlaced"))
+    await saga.engine.waive_coupon(saga.order.order_id, actor="kim", reason="away")
+    await saga.world.until(reads("DeliveryStarted"))
+    saga.world.script("revoke_coupon", Refuse("refused"))
+    await saga.come("marketing")
+    await saga.world.until(lambda world: world.state.needs_attention)
+    await saga.engine.settle(saga.order.order_id, step="revoke_coupon", action="skip", actor="kim", reason="let it be")
+    await saga.engine.delivered(saga.order.order_id)
+    async with saga.patient():
+        assert await saga.handle.result() == "Delivered"
+    await saga.engine.flag(saga.order, as_it_stands(saga, undo=False), FLAG)
+    assert await saga.over() == "Delivered"
+    assert saga.world.calls.count("revoke_coupon") == 1
+
+
 def assert_clean_slate_but_cleared(saga: Saga) -> None:
     assert saga.world.standing == set()
     assert not saga.world.state.needs_attention
