@@ -21,8 +21,10 @@ from rich.table import Table
 from deploy.apt import ProgramUnavailable
 from deploy.history_key import codec_settings
 from deploy.issuer import AUDIENCE, ISSUER, JWKS_PATH
+from deploy.liveness import Liveness
 from deploy.logstream import LogStream
 from deploy.mariadb import MariaDb, is_prepared, prepare
+from deploy.probes import READINESS
 from deploy.stack import (
     HOST,
     Stack,
@@ -212,8 +214,8 @@ class Shop:
             f"worker-{team}",
             *("worker.py", "--team", team),
             ready_url=f"http://{HOST}:{port}/readyz",
+            liveness_file="STREET12_WORKER_LIVENESS_FILE",
             STREET12_WORKER_HEALTH_PORT=str(port),
-            STREET12_WORKER_LIVENESS_FILE=str(self._data_dir / "run" / f"worker-{team}.alive"),
             **{_url_of(team): self.database_urls[_url_of(team)]},
             **self._history,
         )
@@ -223,18 +225,27 @@ class Shop:
             "api",
             *("-m", "deploy.local_api"),
             ready_url=f"{self.urls.api}/readyz",
-            STREET12_API_LIVENESS_FILE=str(self._data_dir / "run" / "api.alive"),
+            liveness_file="STREET12_API_LIVENESS_FILE",
             **self.database_urls,
             **self._history,
         )
 
-    def _python(self, name: str, *arguments: str, ready_url: str = "", **environment: str) -> Program:
+    def _python(
+        self, name: str, *arguments: str, ready_url: str = "", liveness_file: str = "", **environment: str
+    ) -> Program:
+        """A program of the shop's own; `liveness_file` is the setting that names it, where the program touches one."""
+        liveness = None
+        if liveness_file:
+            file = self._data_dir / "run" / f"{name}.alive"
+            liveness = Liveness(url=ready_url.removesuffix(READINESS.path), file=file)
+            environment[liveness_file] = str(file)
         return Program(
             name=name,
             command=[sys.executable, *arguments],
             environment=self._environment | environment,
             directory=ROOT,
             ready_url=ready_url,
+            liveness=liveness,
         )
 
 

@@ -1,5 +1,5 @@
 """Keeps child processes running: starts them and waits until they are ready, passes on what they print, starts them
-again when they die, and stops them.
+again when they die or hang, and stops them.
 
 A child leads a session of its own, so that a terminal's Ctrl-C reaches the supervisor alone; and the kernel kills it
 when the supervisor dies, however that dies, so that the next start finds its ports free (on Linux).
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+
+from deploy.liveness import Liveness
 
 Say = Callable[[str, str], None]
 """Takes a tag and a line of the log."""
@@ -42,6 +44,8 @@ class Program:
     ready_url: str = ""
     answers: Callable[[], Awaitable[bool]] | None = None
     """For a program that does not speak HTTP."""
+    liveness: Liveness | None = None
+    """How it shows that it does not hang, where it does: a process that is lost is ended, and started again."""
     grace_seconds: float = 35.0
     """How long it may take to stop before it is killed."""
     silent_stop: bool = False
@@ -76,7 +80,7 @@ class Child:
         self._patience = patience
         self._spawned = spawned
         self._last_lines: deque[str] = deque(maxlen=12)
-        self._ready = False
+        self._ready = asyncio.Event()
         self._stopping = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
         self.keeper: asyncio.Task[int] | None = None
@@ -127,7 +131,7 @@ class Child:
             if self._stopping.is_set():
                 return code
             deaths += 1
-            if not self._ready and deaths >= patience.deaths_before_ready:
+            if not self._ready.is_set() and deaths >= patience.deaths_before_ready:
                 return code
             if clock() - started >= patience.steady_after:
                 pause = patience.first_pause
@@ -141,6 +145,8 @@ class Child:
 
     async def _run(self) -> int:
         supervisor = os.getpid()
+        if self.program.liveness is not None:
+            self.program.liveness.forget()
         try:
             self._process = process = await asyncio.create_subprocess_exec(
                 *self.program.command,
@@ -161,8 +167,25 @@ class Child:
         if self._stopping.is_set():
             self._signal(signal.SIGTERM)
         assert process.stdout is not None
+        watching = asyncio.create_task(self._watch())
         await self._pass_on(process.stdout)
-        return await process.wait()
+        code = await process.wait()
+        watching.cancel()
+        return code
+
+    async def _watch(self) -> None:
+        """End the process once it is lost, as kubelet does; whoever keeps it running starts it again."""
+        liveness = self.program.liveness
+        if liveness is None:
+            return
+        await self._ready.wait()  # until then, whoever starts the program waits and is told
+        how = await liveness.lost()
+        if self._stopping.is_set():  # asked to end already, and with a grace of its own
+            return
+        self._say("shop", f"{self.program.name} {how} and is restarted")
+        self._signal(signal.SIGTERM)
+        await asyncio.sleep(liveness.probe.grace_seconds)
+        self._signal(signal.SIGKILL)
 
     async def _pass_on(self, output: asyncio.StreamReader) -> None:
         while True:
@@ -177,14 +200,16 @@ class Child:
                 self._note(text)
 
     async def _answers(self, http: httpx2.AsyncClient) -> None:
-        while not self._ready:
-            with suppress(httpx2.HTTPError):
-                if self.program.answers is not None:
-                    self._ready = await self.program.answers()
-                else:
-                    self._ready = (await http.get(self.program.ready_url)).status_code == 200
-            if not self._ready:
-                await asyncio.sleep(self._patience.poll)
+        while not await self._is_ready(http):  # noqa: ASYNC110  (another process, which tells nobody)
+            await asyncio.sleep(self._patience.poll)
+        self._ready.set()
+
+    async def _is_ready(self, http: httpx2.AsyncClient) -> bool:
+        with suppress(httpx2.HTTPError):
+            if self.program.answers is not None:
+                return await self.program.answers()
+            return (await http.get(self.program.ready_url)).status_code == 200
+        return False
 
     def _note(self, line: str) -> None:
         self._last_lines.append(line)

@@ -17,6 +17,7 @@ from deploy.apt import ProgramUnavailable
 from deploy.history_key import codec_settings, key_file
 from deploy.local import MARIADB, Shop, check_data
 from deploy.mariadb import prepare
+from deploy.probes import LIVENESS, STARTUP
 from deploy.stack import StackError, StackSettings
 from services.shared.settings import TEAMS, DatabaseSettings, codec_keys
 from workflows.codec import HistoryCodec
@@ -77,6 +78,22 @@ def test_only_who_reads_and_writes_histories_gets_their_keys(tmp_path: Path, mon
     told = shop.codec_server().environment
     assert told["STREET12_CODEC_ORIGINS"].split(",")[0] == shop.urls.temporalUi
     assert (told["STREET12_CODEC_TOKENS"], told["STREET12_CODEC_HOST"]) == ("false", "127.0.0.1")
+
+
+def test_who_has_an_event_loop_of_the_shops_is_watched_over_by_the_file_that_it_touches(tmp_path: Path) -> None:
+    shop = Shop(ON_SQLITE, DatabaseSettings(data_dir=tmp_path), tmp_path)
+    files: set[Path] = set()
+    for program, setting in (
+        *((shop.worker(team), "STREET12_WORKER_LIVENESS_FILE") for team in TEAMS),
+        (shop.api(), "STREET12_API_LIVENESS_FILE"),
+    ):
+        assert program.liveness is not None
+        assert program.environment[setting] == str(program.liveness.file)
+        assert f"{program.liveness.url}/readyz" == program.ready_url
+        assert (program.liveness.startup, program.liveness.probe) == (STARTUP, LIVENESS)
+        files.add(program.liveness.file)
+    assert len(files) == len(TEAMS) + 1
+    assert all(program.liveness is None for program in (shop.temporal(), shop.payments(), shop.databases()))
 
 
 def test_the_key_is_made_once_for_its_owner_alone_and_whole(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -18,24 +17,7 @@ import pytest
 from deploy.local import ROOT
 from deploy.stack import Stack, StackError, StackSettings, check_database, data_directory, read_settings, take_ports
 from deploy.supervisor import ChildFailed, Patience, Program, Supervisor
-
-IMPATIENT = Patience(first_pause=0.01, longest_pause=0.04, ready_within=20.0, poll=0.01)
-
-READY = """
-import http.server, os, signal, sys
-class Answer(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200); self.end_headers()
-    def log_message(self, *_): pass
-def stop(*_):
-    print("asked to stop", flush=True)
-    os._exit(0)
-signal.signal(signal.SIGTERM, stop)
-server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer)
-print("here is", os.getpid(), flush=True)
-server.serve_forever()
-"""
-STUBBORN = READY.replace("os._exit(0)", "pass")
+from tests.children import IMPATIENT, READY, STUBBORN, Log, is_alive, program
 
 SHOP = f"""
 import asyncio, sys
@@ -51,50 +33,6 @@ with data_directory(Path(sys.argv[1])) as data_dir:
     asyncio.run(run(data_dir, urls, lambda supervisor: supervisor.start(child),
                     lambda tag, line: print(tag, "|", line, flush=True), lambda: print("OPEN", flush=True)))
 """
-
-
-class Log:
-    """What was said, in order; a line can be awaited."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self._more = asyncio.Event()
-
-    def __call__(self, tag: str, line: str) -> None:
-        self.lines.append(f"{tag}: {line}")
-        self._more.set()
-
-    async def said(self, part: str, times: int = 1) -> str:
-        async with asyncio.timeout(20):
-            while sum(part in line for line in self.lines) < times:
-                self._more.clear()
-                await self._more.wait()
-        return next(line for line in reversed(self.lines) if part in line)
-
-
-@pytest.fixture
-def log() -> Log:
-    return Log()
-
-
-@pytest.fixture
-async def supervisor(log: Log) -> AsyncGenerator[Supervisor]:
-    supervisor = Supervisor(log, patience=IMPATIENT)
-    yield supervisor
-    hurry = asyncio.Event()
-    hurry.set()
-    await supervisor.stop(hurry)
-
-
-def program(name: str, code: str, grace_seconds: float = 20.0) -> Program:
-    port = take_ports({"": 0})[""]
-    return Program(
-        name=name,
-        command=[sys.executable, "-c", code, str(port)],
-        environment={},
-        ready_url=f"http://127.0.0.1:{port}/readyz",
-        grace_seconds=grace_seconds,
-    )
 
 
 async def test_a_child_that_dies_is_started_again_and_the_log_says_why(supervisor: Supervisor, log: Log) -> None:
@@ -337,10 +275,3 @@ async def end(shop: asyncio.subprocess.Process) -> None:
     with suppress(ProcessLookupError):
         shop.kill()
     await shop.wait()
-
-
-def is_alive(pid: int) -> bool:
-    with suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
-    return False
