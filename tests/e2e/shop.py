@@ -299,6 +299,11 @@ class Shop:
         row = (await self.ledger()).get(order_id)
         return (row.charged, row.refunded) if row else (0, 0)
 
+    @property
+    def log(self) -> str:
+        """All that was said until now, by the shop's processes and of them."""
+        return _log_of(self.data_dir).read_text()
+
     def pid(self, process: str) -> int:
         return Stack.read(self.data_dir).processes[process]
 
@@ -311,7 +316,7 @@ class Shop:
         for pid in killed.values():
             os.kill(pid, signal.SIGKILL)
         for process, pid in killed.items():
-            await self._replaced(process, pid)
+            await self.replaced(process, pid)
 
     @asynccontextmanager
     async def suspended(self, process: str) -> AsyncGenerator[None]:
@@ -342,9 +347,11 @@ class Shop:
             yield
         finally:
             os.kill(self.supervisor, signal.SIGCONT)
-        await self._replaced(process, pid)
+        await self.replaced(process, pid)
 
-    async def _replaced(self, process: str, pid: int) -> None:
+    async def replaced(self, process: str, pid: int) -> None:
+        """Wait until a process is another one than `pid`; that does not make it ready."""
+
         async def another() -> bool:
             return self.pid(process) != pid
 
@@ -373,7 +380,7 @@ def assert_paused(*answers: httpx2.Response) -> None:
 @asynccontextmanager
 async def open_shop(data_dir: Path, settings: Mapping[str, str]) -> AsyncGenerator[Shop]:
     """A shop with these settings; ended as its user ends it, which must leave nothing behind."""
-    log = data_dir.with_name(f"{data_dir.name}.log")
+    log = _log_of(data_dir)
     TEST_ISSUER.keep_in(data_dir)
     own = {name: value for name, value in os.environ.items() if not name.startswith("STREET12_")}
     with log.open("w") as output:
@@ -413,6 +420,10 @@ async def open_shop(data_dir: Path, settings: Mapping[str, str]) -> AsyncGenerat
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+def _log_of(data_dir: Path) -> Path:
+    return data_dir.with_name(f"{data_dir.name}.log")
 
 
 async def eventually(
