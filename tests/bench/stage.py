@@ -5,8 +5,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -17,13 +17,13 @@ from deploy.supervisor import Program, Supervisor, together
 from services.delivery.stock import Warehouse
 from services.shared.database import Database
 from services.shared.settings import TEAMS, DatabaseSettings, Team
+from tests.programs import clean_environment
 
 Kind = Literal["mysql", "sqlite"]
 PRODUCT_ID = "1001"
 NO_LIMIT = 1_000_000
 _PLENTY = 10_000_000
 _LONGEST_COMPLAINT = 240
-_OWN = ("STREET12_", "TEMPORAL_")
 _DAY_MS = 24 * 3600 * 1000
 _WHAT = {
     "Temporal server": "temporal",
@@ -110,7 +110,7 @@ async def stage(
 
     Limits that would keep a crowd out are out of the way. In the end it is gone with all that it kept.
     """
-    with tempfile.TemporaryDirectory(prefix="street12-bench-") as directory, _clean_environment():
+    with tempfile.TemporaryDirectory(prefix="street12-bench-") as directory, clean_environment():
         data_dir = Path(directory)
         (data_dir / "run").mkdir()
         os.environ |= {  # for all processes
@@ -186,16 +186,3 @@ def _complain(tag: str, line: str) -> None:
         return  # it warns of its own administrator; an API that is just starting has not seen its issuer's keys
     if tag == "shop" or ("[info" not in line and ("warn" in line.lower() or "error" in line.lower())):
         print(f"{tag}: {line[:_LONGEST_COMPLAINT]}", file=sys.stderr)
-
-
-@contextmanager
-def _clean_environment() -> Generator[None]:
-    before = dict(os.environ)
-    for name in before:
-        if name.startswith(_OWN):
-            del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

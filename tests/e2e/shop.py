@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import os
 import signal
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,10 +14,10 @@ import httpx2
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from deploy.local import ROOT
 from deploy.stack import Stack, stack_file
 from services.gateway.caller import Role
 from tests.issuer import TEST_ISSUER, bearer
+from tests.programs import started
 
 T = TypeVar("T")
 PORTS = tuple(f"STREET12_{name}_PORT" for name in ("API", "TEMPORAL", "TEMPORAL_UI", "PAYMENT", "CODEC"))
@@ -382,44 +381,32 @@ async def open_shop(data_dir: Path, settings: Mapping[str, str]) -> AsyncGenerat
     """A shop with these settings; ended as its user ends it, which must leave nothing behind."""
     log = _log_of(data_dir)
     TEST_ISSUER.keep_in(data_dir)
-    own = {name: value for name, value in os.environ.items() if not name.startswith("STREET12_")}
+    own = {**dict.fromkeys(PORTS, "0"), **NO_RATE_LIMIT, "STREET12_DATA_DIR": str(data_dir)}
     with log.open("w") as output:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "deploy.local"),
-            cwd=ROOT,
-            env={**own, **dict.fromkeys(PORTS, "0"), **NO_RATE_LIMIT, "STREET12_DATA_DIR": str(data_dir), **settings},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    try:
+        opening = started("-m", "deploy.local", settings=own | {**settings}, stdout=output, stderr=output)
+        async with opening as supervisor:
+            process = supervisor.process
 
-        async def opened() -> bool:
-            if process.returncode is not None:
-                pytest.fail(f"the shop did not open: {log.read_text()}")
-            return stack_file(data_dir).exists()
+            async def opened() -> bool:
+                if process.returncode is not None:
+                    pytest.fail(f"the shop did not open: {log.read_text()}")
+                return stack_file(data_dir).exists()
 
-        await eventually(opened, "the shop to open")
-        urls = Stack.read(data_dir).urls
-        async with (
-            httpx2.AsyncClient(base_url=urls.api, trust_env=False, timeout=15.0, limits=LIMITS) as http,
-            httpx2.AsyncClient(base_url=urls.payments, trust_env=False, timeout=15.0) as payments,
-        ):
-            assert (await http.get("/readyz")).status_code == 200
-            yield Shop(process.pid, data_dir, http, payments)
-        process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(60):
-            status = await process.wait()
-        said = log.read_text()
-        assert status == 0, said
-        assert "is killed" not in said, said
-        assert not [private for private in PRIVATE if private in said], "the log tells who ordered"
-        assert not stack_file(data_dir).exists()
-        assert not processes_with(f"STREET12_DATA_DIR={data_dir}")
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+            await eventually(opened, "the shop to open")
+            urls = Stack.read(data_dir).urls
+            async with (
+                httpx2.AsyncClient(base_url=urls.api, trust_env=False, timeout=15.0, limits=LIMITS) as http,
+                httpx2.AsyncClient(base_url=urls.payments, trust_env=False, timeout=15.0) as payments,
+            ):
+                assert (await http.get("/readyz")).status_code == 200
+                yield Shop(process.pid, data_dir, http, payments)
+            status = await supervisor.end()
+            said = log.read_text()
+            assert status == 0, said
+            assert "is killed" not in said, said
+            assert not [private for private in PRIVATE if private in said], "the log tells who ordered"
+            assert not stack_file(data_dir).exists()
+            assert not processes_with(f"STREET12_DATA_DIR={data_dir}")
 
 
 def _log_of(data_dir: Path) -> Path:

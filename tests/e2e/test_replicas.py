@@ -1,9 +1,6 @@
 """`api.py` several times on one order database, with no shop behind it: who is taken is decided for all of them."""
 
 import asyncio
-import os
-import signal
-import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +13,6 @@ import pytest
 from sqlmodel import func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from deploy.local import ROOT
 from deploy.stack import HOST, take_ports
 from services.order.book import OrderBook
 from services.order.statuses import EventType, OrderState, OrderStatus, TimelineEntry
@@ -28,6 +24,7 @@ from services.shared.settings import TEAMS, PoolSettings
 from tests.e2e.shop import NO_RATE_LIMIT, OPERATOR, Wish, assert_paused, eventually
 from tests.issuer import running_issuer
 from tests.mariadb import need_mariadb, running_mariadb
+from tests.programs import started
 
 PROCESSES, LIMIT = 4, 3
 CUSTOMERS, ANSWERS, ACCEPTED = 24, 400, 40
@@ -211,34 +208,20 @@ async def keys_of(database: Database, customers: str) -> dict[tuple[str, str], s
 async def running_api(settings: Mapping[str, str]) -> AsyncGenerator[httpx2.AsyncClient]:
     """`python api.py` on a port of its own, without an engine; must end when asked to, with exit status 0."""
     port = take_ports({"": 0})[""]
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("STREET12_", "TEMPORAL_"))}
-    async with running_issuer() as auth:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "api.py"),
-            cwd=ROOT,
-            env={
-                **own,
-                "TEMPORAL_ADDRESS": f"{HOST}:1",
-                "STREET12_CODEC_ENCRYPT": "false",
-                "STREET12_API_PORT": str(port),
-                **NO_RATE_LIMIT,
-                **auth,
-                **settings,
-            },
+    own = {"TEMPORAL_ADDRESS": f"{HOST}:1", "STREET12_CODEC_ENCRYPT": "false", "STREET12_API_PORT": str(port)}
+    async with (
+        running_issuer() as auth,
+        started(
+            "api.py",
+            settings={**own, **NO_RATE_LIMIT, **auth, **settings},
+            port=port,
             stderr=asyncio.subprocess.DEVNULL,
-        )
-        try:
-            async with httpx2.AsyncClient(base_url=f"http://{HOST}:{port}", trust_env=False, timeout=30.0) as http:
+        ) as api,
+    ):
 
-                async def ready() -> bool:
-                    return (await http.get("/readyz")).status_code == 200
+        async def ready() -> bool:
+            return await api.readiness() == 200
 
-                await eventually(ready, "the API to be ready")
-                yield http
-            process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(60):
-                assert await process.wait() == 0
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        await eventually(ready, "the API to be ready")
+        yield api.http
+        assert await api.end() == 0

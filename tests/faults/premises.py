@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
 from sqlalchemy import make_url
 
 from deploy.local import MARIADB, Shop
@@ -25,8 +24,8 @@ from tests.e2e.shop import NO_RATE_LIMIT
 from tests.faults.disk import Disk, NoDisk, mounted_disk
 from tests.faults.wires import Wires
 from tests.issuer import TEST_ISSUER
+from tests.programs import clean_environment
 
-_OWN = ("STREET12_", "TEMPORAL_")
 _QUICK_STOP = {"STREET12_WORKER_GRACE_SECONDS": "5", "STREET12_WORKER_HARD_DEADLINE_SECONDS": "10"}
 # What is killed is started again at once, however often that happens.
 _PATIENCE = Patience(first_pause=0.1, longest_pause=0.5, deaths_before_ready=10)
@@ -139,14 +138,11 @@ def _environment(data_dir: Path, settings: Mapping[str, str]) -> Generator[None]
     """What the shop's processes are started with, whatever the person's shell is set up for."""
     disk = data_dir / "disk"
     marketing = (disk if disk.exists() else data_dir) / "marketing.db"
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(_OWN)]:
-            patch.delenv(name)
+    with clean_environment():
         own = {
             "STREET12_DATA_DIR": str(data_dir),
             "STREET12_LOG_FORMAT": "json",
             "STREET12_MARKETING_DATABASE_URL": f"sqlite+aiosqlite:///{marketing}",
         }
-        for name, value in {**own, **NO_RATE_LIMIT, **_QUICK_STOP, **settings}.items():
-            patch.setenv(name, value)
+        os.environ |= {**own, **NO_RATE_LIMIT, **_QUICK_STOP, **settings}
         yield

@@ -1,16 +1,13 @@
 """A worker as a process: ready while it asks for work, no longer once it drains, and what it had begun it ends."""
 
 import asyncio
-import os
 import signal
 import sqlite3
-import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
 
-import httpx2
 import pytest
 from temporalio import workflow
 from temporalio.api.enums.v1 import PendingActivityState
@@ -18,13 +15,13 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from activities.contract import DELIVERY_QUEUE, StartDelivery
-from deploy.local import ROOT
-from deploy.stack import HOST, take_ports
+from deploy.stack import take_ports
 from services.delivery.stock import Warehouse
 from services.shared.database import Database
 from services.shared.migrations import upgrade
 from services.shared.settings import PoolSettings
 from tests.e2e.shop import eventually
+from tests.programs import Started, started
 from worker import RUNNER
 
 
@@ -43,32 +40,14 @@ class OneDelivery:
 
 
 @asynccontextmanager
-async def delivery_worker(
-    settings: Mapping[str, str],
-) -> AsyncGenerator[tuple[asyncio.subprocess.Process, httpx2.AsyncClient]]:
-    """`python worker.py --team delivery`, and where it tells how it is."""
+async def delivery_worker(settings: Mapping[str, str]) -> AsyncGenerator[Started]:
+    """`python worker.py --team delivery`."""
     port = take_ports({"": 0})[""]
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("STREET12_", "TEMPORAL_"))}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "worker.py", "--team", "delivery"),
-        cwd=ROOT,
-        env={**own, "STREET12_CODEC_ENCRYPT": "false", "STREET12_WORKER_HEALTH_PORT": str(port), **settings},
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with httpx2.AsyncClient(base_url=f"http://{HOST}:{port}", trust_env=False, timeout=15.0) as http:
-            yield process, http
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-async def status_of(http: httpx2.AsyncClient) -> int | None:
-    try:
-        return (await http.get("/readyz")).status_code
-    except httpx2.TransportError:
-        return None
+    own = {"STREET12_CODEC_ENCRYPT": "false", "STREET12_WORKER_HEALTH_PORT": str(port)}
+    async with started(
+        *("worker.py", "--team", "delivery"), settings=own | {**settings}, port=port, stderr=asyncio.subprocess.PIPE
+    ) as worker:
+        yield worker
 
 
 @pytest.fixture
@@ -93,11 +72,11 @@ async def test_a_worker_that_drains_is_not_ready_and_ends_what_it_had_begun(
     }
     async with (
         Worker(client, task_queue="one-delivery", workflows=[OneDelivery], workflow_runner=RUNNER),
-        delivery_worker(settings) as (process, http),
+        delivery_worker(settings) as worker,
     ):
 
         async def ready() -> bool:
-            return await status_of(http) == 200
+            return await worker.readiness() == 200
 
         await eventually(ready, "the worker to be ready")
         with closing(sqlite3.connect(deliveries, isolation_level=None)) as other:
@@ -109,16 +88,16 @@ async def test_a_worker_that_drains_is_not_ready_and_ends_what_it_had_begun(
                 return bool(pending) and pending[0].state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
 
             await eventually(under_way, "the delivery to be under way")
-            process.send_signal(signal.SIGTERM)
+            worker.process.send_signal(signal.SIGTERM)
 
             async def not_ready() -> bool:
-                return await status_of(http) == 503
+                return await worker.readiness() == 503
 
             await eventually(not_ready, "the worker to be unready")
-            assert process.returncode is None
+            assert worker.process.returncode is None
             other.execute("ROLLBACK")
         async with asyncio.timeout(60):
-            assert await process.wait() == 0
+            assert await worker.process.wait() == 0
             await order.result()
     history = await order.fetch_history()
     [started] = [event for event in history.events if event.HasField("activity_task_started_event_attributes")]
@@ -133,10 +112,10 @@ async def test_a_worker_whose_namespace_is_not_there_says_so_and_ends(
         "TEMPORAL_NAMESPACE": "misspelt",
         "STREET12_DELIVERY_DATABASE_URL": f"sqlite+aiosqlite:///{deliveries}",
     }
-    async with delivery_worker(settings) as (process, _):
-        assert process.stderr is not None
+    async with delivery_worker(settings) as worker:
+        assert worker.process.stderr is not None
         async with asyncio.timeout(60):
-            said = await process.stderr.read()
-            assert await process.wait() == 1
+            said = await worker.process.stderr.read()
+            assert await worker.process.wait() == 1
     assert b"the worker broke down" in said
     assert b"misspelt" in said
