@@ -301,9 +301,10 @@ def create_app(
 
     While it lives, what was accepted is handed to the engine, the issuer's keys are kept fresh, and who follows a
     timeline is told what happens. `/metrics` shows what is in `registry`, and what the engine's client has measured.
-    Once `app.state.draining` is set, nobody stays longer than they must.
+    Once `app.state.leaving` is set, the process is not ready; once `app.state.draining` is, nobody stays longer than
+    they must.
     """
-    draining = asyncio.Event()
+    leaving, draining = asyncio.Event(), asyncio.Event()
     counted = None if rates is None else Rates(rates)
 
     @asynccontextmanager
@@ -340,9 +341,9 @@ def create_app(
     )
     app.state.parts = shop
     app.state.metrics = Metrics(registry)
-    app.state.draining = draining
+    app.state.leaving, app.state.draining = leaving, draining
     install_problems(app)
-    install_operations(app, app.state.metrics, draining, of_the_engine)
+    install_operations(app, app.state.metrics, leaving, of_the_engine)
     if counted is not None:
         app.add_middleware(RateLimits, rates=counted, who=caller_name)
     app.add_middleware(
@@ -419,7 +420,11 @@ async def _serve(routers: Sequence[APIRouter], tracer_provider: TracerProvider |
     # What was loaded by now stays. Looked through at each full collection, it kept everybody waiting for 80 ms.
     gc.freeze()
     async with background(keep_alive(settings.liveness_file)):
-        await Server(configured(app, settings), app.state.draining).serve(sockets=[listener])
+        state = app.state
+        server = Server(
+            configured(app, settings), state.leaving, state.draining, unready_seconds=settings.unready_seconds
+        )
+        await server.serve(sockets=[listener])
     for database in (order, delivery, marketing):
         await database.close()
 

@@ -58,7 +58,7 @@ def route_of(scope: Scope) -> str:
 
 
 def install_operations(
-    app: FastAPI, metrics: Metrics, draining: asyncio.Event, of_the_engine: Exposition | None = None
+    app: FastAPI, metrics: Metrics, leaving: asyncio.Event, of_the_engine: Exposition | None = None
 ) -> None:
     """Health and metrics, those of the engine's client included."""
 
@@ -70,7 +70,7 @@ def install_operations(
     @app.get("/readyz", tags=["operations"])
     async def readyz() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
         """Whether orders can be taken here."""
-        if draining.is_set():
+        if leaving.is_set():
             raise Draining
         # The order database alone: without engine and other teams orders can still be accepted. And the issuer's keys,
         # once: a process that never had any must not take the place of one that has.

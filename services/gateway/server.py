@@ -6,6 +6,7 @@ import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
+from typing import cast
 
 import h11
 import uvicorn
@@ -18,6 +19,7 @@ HEAD_SECONDS = 10.0
 """How long a client may take to send the head of a request."""
 LARGEST_HEAD = 16 * 1024
 """Bytes. More of a head without its end is refused; the longest thing in one is a token, of 8 KiB at most."""
+_LAST = (b"connection", b"close")
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -85,14 +87,43 @@ class Connection(H11Protocol):
 class Server(uvicorn.Server):
     """Ends by returning where uvicorn would kill itself with the signal that stopped it: the rest is closed, too.
 
-    The signal sets `draining`, and who would stay is told to leave: uvicorn itself waits for requests under way.
+    The signal sets `leaving`, and each answer from then on is the last of its connection: a balancer opens another one
+    elsewhere, and meets none that is just being closed. After `unready_seconds`, in which requests are served as ever,
+    or with a second signal, `draining` is set and nobody is let in any more. Who would stay is told to leave; uvicorn
+    itself waits for requests under way.
     """
 
-    def __init__(self, config: uvicorn.Config, draining: asyncio.Event) -> None:
+    def __init__(
+        self, config: uvicorn.Config, leaving: asyncio.Event, draining: asyncio.Event, *, unready_seconds: float = 0.0
+    ) -> None:
         super().__init__(config)
-        self._draining = draining
+        self._leaving, self._draining = leaving, draining
+        self._unready_seconds = unready_seconds
+        self._drains: asyncio.TimerHandle | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self._leaving.is_set():
+            self._leaving.set()
+            self._end_connections()
+            if self._unready_seconds:
+                loop = asyncio.get_running_loop()
+                self._drains = loop.call_later(self._unready_seconds, self._drain, sig, frame)
+                return
+        self._drain(sig, frame)
+
+    def _end_connections(self) -> None:
+        """Have each end with its next answer. To close those that rest would meet what is just being sent there."""
+        self.config.encoded_headers.append(_LAST)  # from uvicorn's next look at the clock on
+        self.server_state.default_headers.append(_LAST)
+        for connection in cast("set[Connection]", self.server_state.connections):
+            cycle: RequestResponseCycle | None = connection.cycle
+            if cycle and cycle.default_headers is not self.server_state.default_headers:
+                cycle.default_headers = [*cycle.default_headers, _LAST]
+
+    def _drain(self, sig: int, frame: FrameType | None) -> None:
+        if self._drains:
+            self._drains.cancel()
+            self._drains = None
         self._draining.set()
         super().handle_exit(sig, frame)
 

@@ -234,8 +234,10 @@ class ApiSettings(Settings):
     port: int = Field(default=8000, ge=0, le=65535)
     liveness_file: Path | None = None
     """Touched every 5 s while the event loop turns."""
+    unready_seconds: float = Field(default=0.0, ge=0, le=3600)
+    """How long after SIGTERM it still serves as ever while `/readyz` says 503, so that every balancer has noticed."""
     drain_seconds: int = Field(default=10, ge=0)
-    """How long requests in flight may take to finish after SIGTERM."""
+    """How long requests in flight may take to finish after that."""
     max_requests: int = Field(default=256, ge=1)
     """How many requests are worked on at once; who comes on top is told to come back. Streams are not counted."""
     request_seconds: float = Field(default=15.0, gt=0, le=86_400)

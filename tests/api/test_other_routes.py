@@ -355,8 +355,8 @@ async def test_without_its_database_the_process_is_alive_and_not_ready(shop: Sho
     await gone.close()
 
 
-async def test_a_process_that_drains_is_alive_and_not_ready(shop: Shop) -> None:
-    shop.app.state.draining.set()
+async def test_a_process_that_is_told_to_end_is_alive_and_not_ready(shop: Shop) -> None:
+    shop.app.state.leaving.set()
     is_problem(await shop.client.get("/readyz"), 503, "draining")
     assert (await shop.client.get("/livez")).status_code == 200
 

@@ -44,6 +44,7 @@ class Counter:
     entered: asyncio.Queue[None] = field(default_factory=asyncio.Queue[None])
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -108,7 +109,7 @@ def counter(*, max_requests: int = 1, request_seconds: float = 30) -> Counter:
         tokens=SimpleNamespace(keys=SimpleNamespace(must_be_known=lambda: None)),
     )
     install_problems(app)
-    install_operations(app, it.metrics, it.draining)
+    install_operations(app, it.metrics, it.leaving)
     app.add_middleware(
         Guard,
         metrics=it.metrics,
@@ -592,12 +593,12 @@ class Wire:
 
 
 @contextlib.asynccontextmanager
-async def connected(it: Counter, *, keep_alive: int = 5) -> AsyncGenerator[Wire]:
+async def connected(it: Counter, *, keep_alive: int = 5, unready_seconds: float = 0) -> AsyncGenerator[Wire]:
     listener = listen("127.0.0.1", 0)
     config = configured(it.app, read_settings(ApiSettings))
     config.timeout_graceful_shutdown = None
     config.timeout_keep_alive = keep_alive
-    server = Quiet(config, it.draining)
+    server = Quiet(config, it.leaving, it.draining, unready_seconds=unready_seconds)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     reader, writer = await asyncio.open_connection(*listener.getsockname())
     try:
@@ -722,6 +723,62 @@ async def test_what_is_being_worked_on_is_finished_before_the_server_ends() -> N
         it.opened.set()
         assert await wire.status() == 200
         assert await wire.reader.read() == b""
+
+
+async def test_from_the_signal_on_each_answer_is_the_last_of_its_connection_and_all_are_answered() -> None:
+    it = counter(max_requests=2)
+    async with (
+        connected(it, unready_seconds=3600) as wire,
+        httpx2.AsyncClient(base_url=wire.address) as at_rest,
+        httpx2.AsyncClient(base_url=wire.address) as new,
+    ):
+        assert "connection" not in (await at_rest.get("/hello")).headers
+        await wire.send(HELLO.replace(b"/hello", b"/wait"))
+        await it.entered.get()
+        await wire.server.on_tick(0)  # once a second uvicorn makes new headers for what comes then
+        wire.server.handle_exit(signal.SIGTERM, None)
+        assert (await new.get("/readyz")).status_code == 503
+        for client in (at_rest, new):
+            for _ in range(2):
+                answer = await client.get("/hello")
+                assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        await wire.server.on_tick(0)
+        assert (await new.get("/hello")).headers["connection"] == "close"
+        it.opened.set()
+        status, headers, _ = await wire.answer()
+        assert (status, headers["connection"]) == (200, "close")
+        assert await wire.reader.read() == b""
+        assert not it.draining.is_set()
+        wire.server.handle_exit(signal.SIGTERM, None)  # who does not want to wait
+        assert it.draining.is_set()
+        await wire.serving
+
+
+async def test_the_wait_after_the_signal_ends_by_itself_and_without_one_there_is_none() -> None:
+    for unready_seconds in (SOON, 0):
+        it = counter()
+        async with connected(it, unready_seconds=unready_seconds) as wire:
+            wire.server.handle_exit(signal.SIGINT, None)
+            assert it.leaving.is_set()
+            assert it.draining.is_set() == (not unready_seconds)
+            await it.draining.wait()
+            await wire.serving
+            assert not wire.server.force_exit
+
+
+async def test_who_ends_the_wait_with_a_second_signal_does_not_hurry_the_server() -> None:
+    it = counter()
+    async with connected(it, unready_seconds=SOON) as wire:
+        await wire.send(HELLO.replace(b"/hello", b"/wait"))
+        await it.entered.get()
+        wire.server.handle_exit(signal.SIGINT, None)
+        wire.server.handle_exit(signal.SIGTERM, None)
+        assert it.draining.is_set()
+        await asyncio.sleep(2 * SOON)  # the wait would be over by now
+        assert not wire.server.force_exit
+        it.opened.set()
+        assert await wire.status() == 200
+        await wire.serving
 
 
 async def test_who_would_stay_leaves_when_the_server_is_told_to_end(shop: Shop) -> None:

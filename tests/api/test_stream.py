@@ -24,7 +24,7 @@ from services.order.statuses import EventType
 from services.order.tables import OrderEvent
 from services.shared.database import Database
 from services.shared.errors import DatabaseUnavailable
-from tests.api.world import CANCELED, CANCELING, DECLINED, DELIVERED, MINJI, OPERATOR, ORDER, PLACED, Shop, is_problem
+from tests.api.world import CANCELED, CANCELING, DECLINED, DELIVERED, MINJI, OPERATOR, ORDER, PLACED, Shop
 from tests.issuer import bearer
 
 EVENT_STREAM = {"Accept": "text/event-stream"}
@@ -434,13 +434,6 @@ async def test_who_comes_while_the_server_drains_gets_what_there_is(shop: Shop) 
         assert await reader.rest() == [(1, "OrderReceived")]
     async with following(shop.app, order_id, last="1") as reader:
         assert await reader.rest() == []
-
-
-async def test_a_server_that_drains_is_not_ready(shop: Shop) -> None:
-    assert (await shop.client.get("/readyz")).status_code == 200
-    shop.app.state.draining.set()
-    is_problem(await shop.client.get("/readyz"), 503, "draining")
-    assert (await shop.client.get("/livez")).status_code == 200
 
 
 async def test_nobody_waits_for_a_payment_once_the_server_drains(shop: Shop) -> None:
