@@ -10,6 +10,7 @@ import secrets
 import shutil
 import tempfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ from deploy.apt import ProgramUnavailable, find_program, run, which
 from deploy.stack import HOST
 from deploy.supervisor import Program
 
+SQL_MODE = (
+    "ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,"
+    "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+)
+"""How strict MySQL 8.4 is unless told otherwise: what it would refuse is refused here, too."""
 _SOCKET_PATH_LIMIT = 107
 _ANSWER_SECONDS = 5.0
 
@@ -40,6 +46,8 @@ class MariaDb:
     binary: str
     data_dir: Path
     port: int
+    options: tuple[str, ...] = ()
+    """What it is started with besides."""
 
     @property
     def socket(self) -> Path:
@@ -66,6 +74,8 @@ class MariaDb:
                 f"--socket={self.socket}",
                 f"--pid-file={self.data_dir / 'pid'}",
                 "--skip-name-resolve",
+                f"--sql-mode={SQL_MODE}",
+                *self.options,
             ],
             environment=_own_tmpdir(self.data_dir),
             directory=self.data_dir,
@@ -117,7 +127,7 @@ class MariaDb:
             await connection.ensure_closed()
 
 
-async def prepare(data_dir: Path, *, port: int) -> MariaDb:
+async def prepare(data_dir: Path, *, port: int, options: Sequence[str] = ()) -> MariaDb:
     """A server on the files in `data_dir` (absolute), ready to be run: installed and set up where it is not yet.
 
     Raises `ProgramUnavailable`.
@@ -125,7 +135,7 @@ async def prepare(data_dir: Path, *, port: int) -> MariaDb:
     binary = await find_server()
     if not is_prepared(data_dir):
         await _make_system_tables(data_dir)
-    return MariaDb(binary=binary, data_dir=data_dir, port=port)
+    return MariaDb(binary=binary, data_dir=data_dir, port=port, options=tuple(options))
 
 
 def is_prepared(data_dir: Path) -> bool:

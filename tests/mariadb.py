@@ -19,9 +19,9 @@ async def need_mariadb(config: pytest.Config) -> None:
 
 
 @asynccontextmanager
-async def running_mariadb(data_dir: Path) -> AsyncGenerator[MariaDb]:
-    """A server of the tests' own. One that is killed is started again."""
-    server = await prepare(data_dir, port=take_ports({"": 0})[""])
+async def running_mariadb(data_dir: Path, *options: str) -> AsyncGenerator[MariaDb]:
+    """A server of the tests' own, started with these options besides. One that is killed is started again."""
+    server = await prepare(data_dir, port=take_ports({"": 0})[""], options=options)
     supervisor = Supervisor(_ignore, patience=Patience(longest_pause=0.25))
     try:
         await supervisor.start(server.program())

@@ -16,7 +16,7 @@ import structlog
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from prometheus_client import CollectorRegistry
-from sqlalchemy import UpdateBase, event, insert
+from sqlalchemy import UpdateBase, event, insert, make_url
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, OperationalError
@@ -29,7 +29,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from services.shared import sqlite
 from services.shared.errors import DatabaseUnavailable
 from services.shared.metrics import DatabaseMetrics
+from services.shared.mysql import connect_encrypted
 from services.shared.settings import PoolSettings
+from services.shared.tls import trust, without_trust
 
 T = TypeVar("T")
 Work = Callable[[AsyncSession], Awaitable[T]]
@@ -233,8 +235,10 @@ def _engine(url: str, settings: PoolSettings) -> AsyncEngine:
     # Nor is one noticed that falls silent between two statements, for 8 hours. No connection that is still used here
     # can be idle as long as this.
     idle_seconds = settings.recycle_seconds + math.ceil(settings.transaction_seconds)
+    address = make_url(url)
+    encrypted = trust(address)
     return create_async_engine(
-        url,
+        without_trust(address),
         pool_size=settings.size,
         max_overflow=settings.overflow,
         pool_timeout=settings.transaction_seconds,
@@ -253,6 +257,7 @@ def _engine(url: str, settings: PoolSettings) -> AsyncEngine:
             "init_command": "SET time_zone = '+00:00', "
             f"innodb_lock_wait_timeout = {lock_seconds}, lock_wait_timeout = {lock_seconds}, "
             f"wait_timeout = {idle_seconds}",
+            **({} if encrypted is None else {"ssl": encrypted, "async_creator_fn": connect_encrypted}),
         },
     )
 

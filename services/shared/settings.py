@@ -26,6 +26,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from services.shared.tls import trust
+
 Team = Literal["order", "delivery", "marketing"]
 TEAMS: tuple[Team, ...] = ("order", "delivery", "marketing")
 _TEN_YEARS = 10 * 365 * 24
@@ -136,6 +138,7 @@ class DatabaseSettings(Settings):
                     "it must be mysql+aiomysql://user:password@host:port/name or sqlite+aiosqlite:////absolute/path,"
                     " special characters of the password percent-encoded"
                 )
+            trust(url)
         return value
 
     def url(self, team: Team) -> str:

@@ -15,6 +15,11 @@ URL = "STREET12_ORDER_DATABASE_URL"
         "mysql+aiomysql://goodman:s3cret@host:port/orders",
         "mysql+aiomysql://goodman:s3cret@host:65536/orders",
         "mysql+aiomysql://goodman:p@s3cret/y@host/orders",
+        "mysql+aiomysql://goodman:s3cret@host/orders?ssl_ca=/nowhere/ca.pem",
+        "mysql+aiomysql://goodman:s3cret@host/orders?ssl_ca=",
+        f"mysql+aiomysql://goodman:s3cret@host/orders?ssl_ca={__file__}",
+        "mysql+aiomysql://goodman:s3cret@host/orders?ssl=true",
+        "mysql+aiomysql://goodman:s3cret@host/orders?ssl_check_hostname=false",
     ],
 )
 def test_a_database_url_that_cannot_be_used_is_not_repeated(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
