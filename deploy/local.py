@@ -139,7 +139,8 @@ class Shop:
     async def open_engine(self, supervisor: Supervisor) -> None:
         """Start the engine, and give one that an earlier release had started what it lacks."""
         await supervisor.start(self.temporal())
-        await supervisor.finish(self._python("namespace", "-m", "deploy.namespace"))
+        # The engine's development server forgets what ended a day ago, sooner than books are compared.
+        await supervisor.finish(self._python("namespace", "-m", "deploy.namespace", "--lengthen-retention"))
 
     async def open_databases(self, supervisor: Supervisor) -> None:
         """Bring each team's database up to date, those on a MariaDB server of the shop's own after starting it.

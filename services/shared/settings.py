@@ -37,6 +37,7 @@ _ORIGIN = re.compile(r"(?:http://(?!.*:80$)|https://(?!.*:443$))(?:[a-z0-9.-]+|\
 _KEY_ID = re.compile("[A-Za-z0-9._-]{1,32}")
 _KEY_BYTES = 32
 _DRIVERS = ("mysql+aiomysql", "sqlite+aiosqlite")
+_NOTHING_OF_TLS = re.compile("[?&](ssl|tls)[^=&]*=?(&|$)")
 _REDIS_URL = re.compile(
     r"rediss?://([^\s:@/?#]*:[^\s:@/?#]+@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?(/[0-9]{0,4})?"
 )
@@ -138,6 +139,8 @@ class DatabaseSettings(Settings):
                     "it must be mysql+aiomysql://user:password@host:port/name or sqlite+aiosqlite:////absolute/path,"
                     " special characters of the password percent-encoded"
                 )
+            if _NOTHING_OF_TLS.search(value.get_secret_value()):  # which the URL would drop
+                raise ValueError("what it says of TLS is empty")
             trust(url)
         return value
 
@@ -204,6 +207,15 @@ class OrderSettings(Settings):
     @property
     def payment_budget(self) -> timedelta:
         return timedelta(hours=self.payment_budget_hours)
+
+
+class NamespaceSettings(Settings):
+    """The engine's namespace, where the shop makes it (`STREET12_NAMESPACE_…`)."""
+
+    model_config = SettingsConfigDict(env_prefix="STREET12_NAMESPACE_")
+
+    retention_days: int | None = Field(default=None, ge=1, le=3650)
+    """How long a new one keeps ended workflows; unless set, a week more than the reconciliation looks back."""
 
 
 def _listed(value: object) -> object:
