@@ -7,7 +7,7 @@ stands in clear comes back as it is. Whose keys and origins, and whether operato
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from urllib.parse import urlsplit
 
 import structlog
@@ -16,8 +16,10 @@ from aiohttp.typedefs import Handler
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
 from temporalio.api.common.v1 import Payload, Payloads
 
+from deploy.this_machine import is_this_machine
 from services.gateway.caller import Role
 from services.gateway.tokens import InvalidToken, KeysUnavailable, SigningKeys, Tokens, jwks_at
+from services.shared.health import background, keep_alive
 from services.shared.logs import configure_logs
 from services.shared.settings import (
     AuthSettings,
@@ -32,7 +34,6 @@ from workflows.codec import HistoryCodec, Unreadable
 LARGEST_BODY = 8 * 1024 * 1024
 """A page of a history has 4 MB at most, and is longer in base64."""
 _REQUEST_SECONDS = 15.0
-_OWN_NAMES = ("127.0.0.1", "localhost")
 _SHUTDOWN_SECONDS = 5.0
 _ASKED = ("/decode", "/encode")
 _PREFLIGHT = {
@@ -132,14 +133,18 @@ def operators(tokens: Tokens, role: str = Role.OPERATOR) -> Admit:
     return admit
 
 
-async def this_machine(request: web.Request) -> None:
-    """Whoever asks by this machine's own names: not a page that had its own name lead here."""
-    try:
-        name = urlsplit(f"//{request.host}").hostname
-    except ValueError:
-        name = None
-    if name not in _OWN_NAMES:
-        raise Refusal(403, "host-refused", "it answers as 127.0.0.1 and localhost only")
+def this_machine(own_addresses: Collection[str] = ()) -> Admit:
+    """This machine alone, by its own names; `own_addresses` are its own beside the loopback."""
+
+    async def admit(request: web.Request) -> None:
+        try:
+            name = urlsplit(f"//{request.host}").hostname
+        except ValueError:
+            name = None
+        if not is_this_machine(name, request.remote, own_addresses):
+            raise Refusal(403, "host-refused", "it answers this machine alone, as 127.0.0.1 and localhost")
+
+    return admit
 
 
 async def _payloads(request: web.Request) -> list[Payload]:
@@ -167,7 +172,7 @@ async def _serve(settings: CodecServerSettings, codec: HistoryCodec) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    admit, keys, fetching = this_machine, None, None
+    admit, keys, fetching = this_machine(settings.this_machine), None, None
     if settings.tokens:
         auth = read_settings(AuthSettings)
         keys = SigningKeys(jwks_at(str(auth.jwks_url)))
@@ -186,9 +191,10 @@ async def _serve(settings: CodecServerSettings, codec: HistoryCodec) -> None:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
     try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
-        _log.info("decrypting", addresses=[str(address) for address in runner.addresses], tokens=settings.tokens)
-        await stopped.wait()
+        async with background(keep_alive(settings.liveness_file)):
+            await web.TCPSite(runner, settings.host, settings.port).start()
+            _log.info("decrypting", addresses=[str(address) for address in runner.addresses], tokens=settings.tokens)
+            await stopped.wait()
     finally:
         await runner.cleanup()
         if fetching is not None:

@@ -7,8 +7,8 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Collection
 from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,7 @@ from fastapi.responses import JSONResponse
 from jwt.algorithms import RSAAlgorithm
 from pydantic import StringConstraints
 
+from deploy.this_machine import is_this_machine
 from services.gateway.caller import USER_ID, Role
 from services.gateway.contract import ShopRoute
 from services.gateway.fields import OrderId
@@ -31,7 +32,6 @@ from services.shared.errors import NotFound
 ISSUER, AUDIENCE = "street12-local", "street12"
 JWKS_PATH = "/dev/jwks.json"
 LIFETIME_SECONDS = 3600
-_OWN_NAMES = ("127.0.0.1", "localhost", "::1")
 _ALGORITHM = "RS256"  # read at a quarter of what ES256 costs
 
 
@@ -97,11 +97,19 @@ class Issuer:
         return {"keys": [self._public | {"kid": self.key_id, "alg": _ALGORITHM, "use": "sig"}]}
 
 
-def dev_routes(issuer: Issuer) -> APIRouter:
-    """`POST /dev/tokens` for people, `/dev/orders/{orderId}` for their browsers, and the issuer's keys for the API."""
+def dev_routes(issuer: Issuer, own_addresses: Collection[str] = ()) -> APIRouter:
+    """`POST /dev/tokens` for people, `/dev/orders/{orderId}` for their browsers, and the issuer's keys for the API.
+
+    `own_addresses` are this machine's beside the loopback.
+    """
     router = APIRouter(prefix="/dev", tags=["one machine only"], route_class=ShopRoute)
 
-    @router.post("/tokens", dependencies=[Depends(_of_this_machine)])
+    async def of_this_machine(request: HttpRequest) -> None:
+        named, client = request.url.hostname or "", request.client
+        if not is_this_machine(named, client and client.host, own_addresses):
+            raise NotFound(named)
+
+    @router.post("/tokens", dependencies=[Depends(of_this_machine)])
     async def make_token(body: TokenRequest) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         """A token for anybody, good for an hour."""
         answer = TokenAnswer(
@@ -109,7 +117,7 @@ def dev_routes(issuer: Issuer) -> APIRouter:
         )
         return JSONResponse(answer.model_dump(by_alias=True), headers={"Cache-Control": "no-store"})
 
-    @router.get("/orders/{orderId}", dependencies=[Depends(_of_this_machine)])
+    @router.get("/orders/{orderId}", dependencies=[Depends(of_this_machine)])
     async def show_order(  # pyright: ignore[reportUnusedFunction]
         order_id: OrderId, shop: Annotated[Parts, Depends(parts)]
     ) -> JSONResponse:
@@ -124,13 +132,6 @@ def dev_routes(issuer: Issuer) -> APIRouter:
         return issuer.jwks()
 
     return router
-
-
-async def _of_this_machine(request: HttpRequest) -> None:
-    """Raises `NotFound` where the caller is another machine, or a page that had its own name lead here."""
-    named, client = request.url.hostname or "", request.client
-    if named not in _OWN_NAMES or client is None or not ip_address(client.host).is_loopback:
-        raise NotFound(named)
 
 
 def _file(data_dir: Path) -> Path:

@@ -11,11 +11,12 @@ from services.shared.process import end
 def main() -> int:
     """The process's exit status, as `api.main` says it."""
     try:
-        issuer = Issuer.of(read_settings(StackSettings).data_dir)
+        settings = read_settings(StackSettings)
+        issuer = Issuer.of(settings.data_dir)
     except StackError as error:
         print(error, file=sys.stderr)
         return 1
-    return api.main(dev_routes(issuer))
+    return api.main(dev_routes(issuer, settings.this_machine))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ class StackSettings(settings.Settings):
     database: Literal["sqlite", "mysql"] = "sqlite"
     """What the teams' databases run on that have no URL of their own."""
     data_dir: Path = Path(".local")
+    this_machine: settings.ThisMachine = ()
 
 
 class Urls(BaseModel):

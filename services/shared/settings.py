@@ -6,7 +6,7 @@ Temporal's own connection is not here: `temporalio.envconfig` reads the standard
 import re
 from base64 import b64decode
 from datetime import timedelta
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -236,8 +236,21 @@ def _network(value: str) -> str:
     return value
 
 
+def _own_address(value: str) -> str:
+    try:
+        address = ip_address(value)
+    except ValueError:
+        address = None
+    if address is None or not address.is_private or address.is_unspecified:
+        raise ValueError("it must be single private addresses, separated by commas, like 172.18.0.1")
+    return value
+
+
 _Origin = Annotated[str, AfterValidator(_origin)]
 _Network = Annotated[str, AfterValidator(_network)]
+ThisMachine = Annotated[tuple[Annotated[str, AfterValidator(_own_address)], ...], NoDecode, BeforeValidator(_listed)]
+"""Addresses, beside its own loopback, from which this machine asks: in a container, whose published ports its callers
+come by, that is the gateway of its network."""
 
 
 class ApiSettings(Settings):
@@ -339,14 +352,22 @@ class CodecServerSettings(Settings):
     port: int = Field(default=8081, ge=0, le=65535)
     origins: Annotated[tuple[_Origin, ...], NoDecode, BeforeValidator(_listed)] = ()
     """The origins of the Web UI, separated by commas: no other page may ask."""
+    liveness_file: Path | None = None
+    """Touched every 5 s while the event loop turns."""
+    this_machine: ThisMachine = Field(default=(), validation_alias="STREET12_THIS_MACHINE")
+    """Where from else this machine asks."""
     tokens: bool = True
     """Whether who asks must show an operator's token. Without, it answers this machine alone."""
 
     @field_validator("tokens")
     @classmethod
     def _or_this_machine_alone(cls, value: bool, others: ValidationInfo) -> bool:
-        if not value and others.data.get("host", "127.0.0.1") != "127.0.0.1":
-            raise ValueError("without tokens, STREET12_CODEC_HOST must be 127.0.0.1, or anybody could decrypt")
+        here = others.data.get("host", "127.0.0.1") == "127.0.0.1" or others.data.get("this_machine")
+        if not value and not here:
+            raise ValueError(
+                "without tokens, STREET12_CODEC_HOST must be 127.0.0.1, or anybody could decrypt"
+                " (in a container whose port is published on 127.0.0.1, set STREET12_THIS_MACHINE to its gateway)"
+            )
         return value
 
 

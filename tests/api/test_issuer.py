@@ -19,6 +19,7 @@ from services.gateway.tokens import SigningKeys, Tokens
 from tests.api.world import ORDER, Shop, is_problem
 
 ROOT = Path(__file__).parents[2]
+GATEWAY = "172.29.12.1"
 READ_KEY_ID = """
 import sys
 from pathlib import Path
@@ -43,8 +44,8 @@ async def local(shop: Shop) -> AsyncIterator[httpx2.AsyncClient]:
 def client_from(
     shop: Shop, base_url: str = "http://localhost:8000", address: str = "127.0.0.1", **parts: Any
 ) -> httpx2.AsyncClient:
-    """Somebody who calls the one-machine shop by this name, from this address."""
-    app = api.create_app(replace(shop.parts, **parts), dev_routes(Issuer.new()))
+    """Somebody who calls the one-machine shop by this name, from this address. It runs behind `GATEWAY`."""
+    app = api.create_app(replace(shop.parts, **parts), dev_routes(Issuer.new(), own_addresses=[GATEWAY]))
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app, client=(address, 4711)), base_url=base_url)
 
 
@@ -134,7 +135,7 @@ async def test_a_wish_is_json_as_everywhere(local: httpx2.AsyncClient) -> None:
 @pytest.mark.parametrize(
     "base_url", ["http://127.0.0.1:8000", "http://localhost", "http://LOCALHOST", "http://[::1]:9"]
 )
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", GATEWAY])
 async def test_this_machine_may_ask_by_each_of_its_own_names(shop: Shop, base_url: str, address: str) -> None:
     async with client_from(shop, base_url, address) as client:
         await token(client, sub="goodman")
@@ -170,6 +171,8 @@ async def test_an_order_that_is_not_there_cannot_be_looked_up(local: httpx2.Asyn
         ("http://localhost:8000", "192.168.0.7"),
         ("http://localhost:8000", "2001:db8::1"),
         ("http://shop.example", "203.0.113.7"),
+        ("http://localhost:8000", "172.29.12.2"),
+        ("http://evil.example:8000", GATEWAY),
     ],
 )
 async def test_for_anybody_else_there_are_no_tokens_and_no_orders(shop: Shop, base_url: str, address: str) -> None:

@@ -8,15 +8,17 @@ import socket
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from aiohttp.test_utils import TestServer
+from aiohttp import web
+from aiohttp.test_utils import TestServer, make_mocked_request
 from google.protobuf.json_format import MessageToDict
 from temporalio.api.common.v1 import Payload
 
-from deploy.codec_server import LARGEST_BODY, create_app, operators, this_machine
+from deploy.codec_server import LARGEST_BODY, Refusal, create_app, operators, this_machine
 from deploy.issuer import AUDIENCE, ISSUER
 from deploy.local import ROOT
 from services.gateway.caller import Role
@@ -36,7 +38,7 @@ async def running(*, tokens: bool) -> AsyncGenerator[httpx2.AsyncClient]:
     async def keys() -> object:
         return TEST_ISSUER.jwks()
 
-    admit = operators(Tokens(SigningKeys(keys), issuer=ISSUER, audience=AUDIENCE)) if tokens else this_machine
+    admit = operators(Tokens(SigningKeys(keys), issuer=ISSUER, audience=AUDIENCE)) if tokens else this_machine()
     codec = HistoryCodec(KEYS, accept_plain=True)
     async with (
         TestServer(create_app(codec, admit, origins=(UI,))) as server,
@@ -163,6 +165,22 @@ async def test_without_tokens_this_machine_is_answered_by_its_own_names(here: ht
 
 
 @pytest.mark.parametrize(
+    ("asking", "host"),
+    [("172.29.12.1", "evil.example"), ("172.29.12.2", "localhost:8081"), ("192.168.0.7", "127.0.0.1")],
+)
+async def test_without_tokens_in_a_container_its_gateway_is_this_machine_and_no_neighbour(
+    asking: str, host: str
+) -> None:
+    def request(remote: str, host: str) -> web.BaseRequest:
+        return make_mocked_request("POST", "/decode", headers={"Host": host}).clone(remote=remote)
+
+    admit: Any = this_machine(["172.29.12.1"])
+    await admit(request("172.29.12.1", "localhost:8081"))
+    with pytest.raises(Refusal, match="this machine alone"):
+        await admit(request(asking, host))
+
+
+@pytest.mark.parametrize(
     ("sent", "kind", "status", "code"),
     [
         (b"{", "application/json", 400, "malformed"),
@@ -208,12 +226,18 @@ async def started(**settings: str) -> asyncio.subprocess.Process:
     )
 
 
-async def test_the_process_answers_operators_once_it_knows_the_issuer_and_ends_when_asked_to() -> None:
+async def test_the_process_answers_operators_once_it_knows_the_issuer_and_ends_when_asked_to(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     keys = ",".join(f"{key_id}:{base64.b64encode(key).decode()}" for key_id, key in KEYS.items())
     async with running_issuer() as auth:
-        process = await started(**auth, STREET12_CODEC_KEYS=keys, STREET12_CODEC_PORT=port)
+        alive = tmp_path / "run" / "alive"
+        settings = {
+            "STREET12_CODEC_KEYS": keys,
+            "STREET12_CODEC_PORT": port,
+            "STREET12_CODEC_LIVENESS_FILE": str(alive),
+        }
+        process = await started(**auth, **settings)
         try:
             async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
                 async with asyncio.timeout(30):
@@ -222,6 +246,7 @@ async def test_the_process_answers_operators_once_it_knows_the_issuer_and_ends_w
                 asked = body(await sealed("old"), PLAIN)
                 assert (await http.post("/decode", json=asked)).status_code == 401
                 assert (await http.post("/decode", json=asked, headers=OPERATOR)).json() == body(PLAIN, PLAIN)
+            assert alive.exists()
             process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(30):
                 _, said = await process.communicate()
