@@ -1,13 +1,17 @@
-"""Writes the alert rules as the Prometheus operator takes them: `python -m deploy.prometheus_rule`, or `make rules`."""
+"""Writes the alert rules as the Prometheus operator takes them: `make rules`.
 
-from pathlib import Path
+Kustomize reads nothing outside of its own directory, and cannot make a rule of a file that is none. So there is a copy,
+which a test compares with what it was made from.
+"""
+
 from typing import Any
 
 import yaml
 
-_HERE = Path(__file__).parent
-RULES = _HERE / "prometheus" / "rules.yml"
-OBJECT = _HERE / "kubernetes" / "components" / "monitoring" / "rules.yaml"
+from tests.deploy.kustomize import KUBERNETES
+from tests.prometheus import RULES
+
+OBJECT = KUBERNETES / "components" / "monitoring" / "rules.yaml"
 _HEAD = "# Written by `make rules` from deploy/prometheus/rules.yml: change that.\n"
 
 
