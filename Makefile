@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run demo test lint histories screenshots openapi lock bench audit faults faults-mutants clean
+.PHONY: run demo test lint histories screenshots openapi rules lock bench audit faults faults-mutants clean
 
 run: $(VENV)/run.stamp ## the whole shop on this machine
 	@$(BIN)/python -m deploy.local
@@ -41,6 +41,9 @@ screenshots: $(VENV)/dev.stamp ## take the pictures of the Web UI anew, for docs
 
 openapi: $(VENV)/run.stamp ## write docs/openapi.json anew
 	@$(BIN)/python -m deploy.openapi
+
+rules: $(VENV)/dev.stamp ## write the alert rules anew as the Prometheus operator takes them
+	@$(BIN)/python -m tests.deploy.prometheus_rule
 
 lock: $(VENV)/dev.stamp ## resolve the dependencies anew
 	$(BIN)/pip install --quiet uv
