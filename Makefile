@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run demo test lint histories screenshots openapi rules lock bench audit faults faults-mutants clean
+.PHONY: run demo test lint histories screenshots openapi rules lock bench audit faults faults-mutants clean image-test
 
 run: $(VENV)/run.stamp ## the whole shop on this machine
 	@$(BIN)/python -m deploy.local
@@ -44,6 +44,9 @@ openapi: $(VENV)/run.stamp ## write docs/openapi.json anew
 
 rules: $(VENV)/dev.stamp ## write the alert rules anew as the Prometheus operator takes them
 	@$(BIN)/python -m tests.deploy.prometheus_rule
+
+image-test: $(VENV)/dev.stamp ## build deploy/Dockerfile and run the whole shop in it (root; minutes; buildah and podman)
+	@$(BIN)/python -m tests.image
 
 lock: $(VENV)/dev.stamp ## resolve the dependencies anew
 	$(BIN)/pip install --quiet uv
