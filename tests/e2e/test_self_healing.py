@@ -58,15 +58,14 @@ async def test_processes_that_hang_are_restarted_within_their_budget_and_their_o
 
 
 async def block(shop: Shop, process: str) -> None:
-    """Have a process' event loop stand still for good while the process lives; returns once it does."""
+    """Have a process' event loop stand still for good while the process lives; returns once it does: it sleeps."""
     pid = shop.pid(process)
     shop.signal(process, signal.SIGUSR1)
 
     async def is_blocked() -> bool:
-        return f"blocked {pid}\n" in shop.log
+        return f"blocked {pid}\n" in shop.log and process_state(pid) == "S"
 
     await eventually(is_blocked, f"{process} to be blocked")
-    assert process_state(pid) == "S", f"{process} is to live and do nothing"
 
 
 async def assert_silent(stack: Stack, process: str) -> None:
