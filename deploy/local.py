@@ -199,6 +199,7 @@ class Shop:
             "codec",
             *("-m", "deploy.codec_server"),
             ready_url=f"{self.urls.codec}/readyz",
+            liveness_file="STREET12_CODEC_LIVENESS_FILE",
             STREET12_CODEC_HOST=HOST,
             STREET12_CODEC_PORT=str(self._ports["STREET12_CODEC_PORT"]),
             STREET12_CODEC_ORIGINS=f"{self.urls.temporalUi},http://localhost:{port}",

@@ -86,13 +86,14 @@ def test_who_has_an_event_loop_of_the_shops_is_watched_over_by_the_file_that_it_
     for program, setting in (
         *((shop.worker(team), "STREET12_WORKER_LIVENESS_FILE") for team in TEAMS),
         (shop.api(), "STREET12_API_LIVENESS_FILE"),
+        (shop.codec_server(), "STREET12_CODEC_LIVENESS_FILE"),
     ):
         assert program.liveness is not None
         assert program.environment[setting] == str(program.liveness.file)
         assert f"{program.liveness.url}/readyz" == program.ready_url
         assert (program.liveness.startup, program.liveness.probe) == (STARTUP, LIVENESS)
         files.add(program.liveness.file)
-    assert len(files) == len(TEAMS) + 1
+    assert len(files) == len(TEAMS) + 2
     assert all(program.liveness is None for program in (shop.temporal(), shop.payments(), shop.databases()))
 
 
