@@ -18,7 +18,7 @@ import structlog
 from opentelemetry.trace import Tracer
 from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig
+from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig
 
 from activities.contract import DELIVERY_QUEUE, MARKETING_QUEUE, ORDER_QUEUE
 from activities.delivery import DeliveryActivities
@@ -72,6 +72,10 @@ TIDY_SECONDS = 60.0
 # The sandbox, which refuses what is not deterministic, is for the tests and replays: every one of them runs in it.
 # Here it would cost each order a fifth of its worker's CPU and find nothing new.
 RUNNER = UnsandboxedWorkflowRunner()
+# A worker that ends asks the engine to answer its polls. The SDK takes the first one that brings nothing for the end of
+# all, and forgets what another one may just bring: nobody would do that activity until its attempt has timed out. Of
+# one poll there is no other. It costs a worker that it takes no more than one activity in each round trip.
+ONE_POLL = PollerBehaviorSimpleMaximum(1)
 
 
 def main() -> int:
@@ -184,6 +188,7 @@ async def _worker(
             workflows=[*workflows, *gate],
             workflow_runner=RUNNER,
             graceful_shutdown_timeout=timedelta(seconds=settings.grace_seconds),
+            activity_task_poller_behavior=ONE_POLL,
             interceptors=[NamedInLogs()],
             on_fatal_error=on_fatal_error,
             **_version(settings),

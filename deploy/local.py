@@ -58,7 +58,10 @@ MARIADB = "mariadb"
 # are all there before the first order, so that they need not be read again for each. Together a fifth of the CPU.
 # Timers that are done are deleted twice a second: SQLite passes over all of them when the next ones are read. At the
 # server's own pace, each 30 s, a busy shop's timers came to fire minutes late.
+# A worker that ends says so, and the server then answers its polls instead of giving them one more task that nobody is
+# there to take: such an activity would be tried again only after its whole attempt.
 _ENGINE = (
+    "frontend.enableCancelWorkerPollsOnShutdown=true",
     'history.timerProcessorUpdateAckInterval="500ms"',
     "history.timerTaskBatchSize=1000",
     "matching.numTaskqueueReadPartitions=1",
