@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run demo test lint histories screenshots openapi rules lock bench audit faults faults-mutants clean image-test
+.PHONY: run demo test lint histories screenshots openapi rules lock bench audit faults faults-mutants clean image-test zero-downtime
 
 run: $(VENV)/run.stamp ## the whole shop on this machine
 	@$(BIN)/python -m deploy.local
@@ -47,6 +47,10 @@ rules: $(VENV)/dev.stamp ## write the alert rules anew as the Prometheus operato
 
 image-test: $(VENV)/dev.stamp ## build deploy/Dockerfile and run the whole shop in it (root; minutes; buildah and podman)
 	@$(BIN)/python -m tests.image
+
+zero-downtime: $(VENV)/dev.stamp ## roll out under load, then the same with kill -9 (ROUNDS=, RATE=, SECONDS=, KILL=0|1)
+	@$(BIN)/python -m tests.rollout $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(RATE),--rate $(RATE)) \
+	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(KILL),--kill $(KILL))
 
 lock: $(VENV)/dev.stamp ## resolve the dependencies anew
 	$(BIN)/pip install --quiet uv

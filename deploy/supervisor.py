@@ -157,7 +157,7 @@ class Child:
                 stderr=asyncio.subprocess.STDOUT,
                 limit=_LONGEST_LINE,
                 start_new_session=True,
-                preexec_fn=lambda: _die_with(supervisor),
+                preexec_fn=lambda: die_with(supervisor),
             )
         except OSError as error:
             self._note(f"{self.program.command[0]} cannot be run: {error.strerror}")
@@ -276,7 +276,8 @@ async def together(*work: Coroutine[Any, Any, None]) -> None:
         raise failures.exceptions[0] from None
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
+    """Between fork and exec: have the kernel kill this process when its parent dies, however that dies (on Linux)."""
     # Runs in the child between fork and exec. The kernel sends the signal when the parent's *thread* ends, so children
     # are started from the main one.
     if sys.platform == "linux":

@@ -13,6 +13,7 @@ import httpx2
 
 from deploy.local import ROOT
 from deploy.stack import HOST
+from deploy.supervisor import die_with
 
 _OWN = ("STREET12_", "TEMPORAL_")
 _END_SECONDS = 60.0
@@ -51,6 +52,7 @@ async def started(
     """`python …` with these settings and nothing that the person's shell is set up for; killed if it is still there in
     the end. `port` is where it answers.
     """
+    test = os.getpid()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *arguments),
         cwd=ROOT,
@@ -58,6 +60,7 @@ async def started(
         stdin=asyncio.subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
+        preexec_fn=lambda: die_with(test),
     )
     try:
         async with httpx2.AsyncClient(

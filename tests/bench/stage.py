@@ -104,13 +104,18 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    kind: Kind = "sqlite", *, max_pending: int = NO_LIMIT, dispatch_seconds: float = 1.0
+    kind: Kind = "sqlite",
+    *,
+    max_pending: int = NO_LIMIT,
+    dispatch_seconds: float = 1.0,
+    within: Path | None = None,
 ) -> AsyncGenerator[Stage]:
     """A stage of its own, with the teams' databases on SQLite or MySQL, whatever the person's shell is set up for.
 
-    Limits that would keep a crowd out are out of the way. In the end it is gone with all that it kept.
+    Limits that would keep a crowd out are out of the way. What it keeps is in a directory `within`, or else where the
+    machine has temporary files, and in the end it is gone.
     """
-    with tempfile.TemporaryDirectory(prefix="street12-bench-") as directory, clean_environment():
+    with tempfile.TemporaryDirectory(prefix="street12-bench-", dir=within) as directory, clean_environment():
         data_dir = Path(directory)
         (data_dir / "run").mkdir()
         os.environ |= {  # for all processes

@@ -48,7 +48,7 @@ async def _run(
                 base_url=shop.shop.urls.api, trust_env=False, timeout=_REQUEST_SECONDS, limits=httpx2.Limits()
             )
         )
-        window = Window(shop)
+        window = Window(shop.shop)
         stack.push_async_callback(window.close)
         tally = Tally()
         crowd = Crowd(http, log, tally)

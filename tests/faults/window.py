@@ -8,12 +8,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from deploy.local import Shop
 from services.order.statuses import OrderStatus
 from services.order.tables import Order, OrderView
 from services.shared.database import Database
 from services.shared.errors import DatabaseUnavailable
 from services.shared.settings import PoolSettings
-from tests.faults.premises import Premises, database_urls
+from tests.faults.premises import database_urls
 
 _QUICKLY = PoolSettings(transaction_seconds=2)
 
@@ -37,9 +38,9 @@ class Standing:
 class Window:
     """Looks in."""
 
-    def __init__(self, premises: Premises) -> None:
-        self._orders = Database(database_urls(premises.shop)["order"], _QUICKLY)
-        self._engine = premises.shop.urls.temporal
+    def __init__(self, shop: Shop) -> None:
+        self._orders = Database(database_urls(shop)["order"], _QUICKLY)
+        self._engine = shop.urls.temporal
 
     async def standings(self) -> Sequence[Standing] | None:
         """Every order there is; nothing while the database does not answer."""
