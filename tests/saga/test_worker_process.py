@@ -9,20 +9,25 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from temporalio import workflow
-from temporalio.api.enums.v1 import PendingActivityState
+from temporalio import activity, workflow
+from temporalio.api.enums.v1 import EventType, PendingActivityState
+from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from activities.contract import DELIVERY_QUEUE, StartDelivery
+from activities.contract import DELIVERY_QUEUE, MARKETING_QUEUE, AdjustStock, Coupon, IssueCoupon, StartDelivery
 from deploy.stack import take_ports
 from services.delivery.stock import Warehouse
+from services.shared.clock import utc_now
 from services.shared.database import Database
 from services.shared.migrations import upgrade
-from services.shared.settings import PoolSettings
+from services.shared.settings import PoolSettings, Team
+from tests.database.orders import accept, selling_tea
 from tests.e2e.shop import eventually
 from tests.programs import Started, started
+from tests.rollout.histories import told_by
 from worker import RUNNER
+from workflows.client import OrderEngine
 
 
 @workflow.defn(name="OneDelivery", sandboxed=False)
@@ -40,12 +45,12 @@ class OneDelivery:
 
 
 @asynccontextmanager
-async def delivery_worker(settings: Mapping[str, str]) -> AsyncGenerator[Started]:
-    """`python worker.py --team delivery`."""
+async def worker_of(team: Team, settings: Mapping[str, str]) -> AsyncGenerator[Started]:
+    """`python worker.py --team …`."""
     port = take_ports({"": 0})[""]
     own = {"STREET12_CODEC_ENCRYPT": "false", "STREET12_WORKER_HEALTH_PORT": str(port)}
     async with started(
-        *("worker.py", "--team", "delivery"), settings=own | {**settings}, port=port, stderr=asyncio.subprocess.PIPE
+        *("worker.py", "--team", team), settings=own | {**settings}, port=port, stderr=asyncio.subprocess.PIPE
     ) as worker:
         yield worker
 
@@ -72,7 +77,7 @@ async def test_a_worker_that_drains_is_not_ready_and_ends_what_it_had_begun(
     }
     async with (
         Worker(client, task_queue="one-delivery", workflows=[OneDelivery], workflow_runner=RUNNER),
-        delivery_worker(settings) as worker,
+        worker_of("delivery", settings) as worker,
     ):
 
         async def ready() -> bool:
@@ -104,6 +109,80 @@ async def test_a_worker_that_drains_is_not_ready_and_ends_what_it_had_begun(
     assert started.activity_task_started_event_attributes.attempt == 1
 
 
+@asynccontextmanager
+async def other_teams(client: Client) -> AsyncGenerator[asyncio.Event]:
+    """Teams without books. They let no piece out of the stock before the event is set."""
+    go_on = asyncio.Event()
+
+    @activity.defn(name="issue_coupon")
+    async def issue_coupon(_: IssueCoupon) -> Coupon:
+        return Coupon(coupon_id="coupon-1", coupon_kind="tea")
+
+    @activity.defn(name="start_delivery")
+    async def start_delivery(_: StartDelivery) -> None: ...
+
+    @activity.defn(name="adjust_stock")
+    async def adjust_stock(_: AdjustStock) -> None:
+        await go_on.wait()
+
+    async with (
+        Worker(client, task_queue=MARKETING_QUEUE, activities=[issue_coupon]),
+        Worker(client, task_queue=DELIVERY_QUEUE, activities=[start_delivery, adjust_stock]),
+    ):
+        yield go_on
+
+
+async def test_a_worker_that_drains_ends_a_status_write_and_the_workflow_task_that_it_belongs_to(
+    engine: WorkflowEnvironment, simulator: str, tmp_path: Path
+) -> None:
+    client, url = engine.client, f"sqlite+aiosqlite:///{tmp_path / 'order.db'}"
+    settings = {
+        "TEMPORAL_ADDRESS": client.service_client.config.target_host,
+        "STREET12_ORDER_DATABASE_URL": url,
+        "STREET12_PAYMENT_URL": simulator,
+        "STREET12_PAYMENT_KEY": "sk_test_worker",
+    }
+    await asyncio.to_thread(upgrade, url, "order")
+    database = Database(url)
+    order = (await accept(await selling_tea(database, utc_now))).order
+    await database.close()
+    week = timedelta(days=7)
+    await OrderEngine(client, payment_budget=week, delivery_deadline=week).start(order)
+    handle = client.get_workflow_handle(order.order_id)
+
+    async def resting() -> bool:
+        """Until the pieces have left, nothing happens once customers read that the order is paid."""
+        kinds = {event.event_type for event in (await handle.fetch_history()).events}
+        pending = (await handle.describe()).raw_description.HasField("pending_workflow_task")
+        return EventType.EVENT_TYPE_TIMER_FIRED in kinds and not pending
+
+    async def under_way() -> bool:
+        last = (await handle.fetch_history()).events[-1]
+        return last.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED
+
+    async with other_teams(client) as go_on, worker_of("order", settings) as worker:
+
+        async def not_ready() -> bool:
+            return await worker.readiness() == 503
+
+        await eventually(resting, "the order to wait for the warehouse")
+        with closing(sqlite3.connect(tmp_path / "order.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # nobody else writes for now
+            go_on.set()
+            await eventually(under_way, "the status to be written")
+            worker.process.send_signal(signal.SIGTERM)
+            await eventually(not_ready, "the worker to be unready")
+            assert worker.process.returncode is None
+            other.execute("ROLLBACK")
+        async with asyncio.timeout(60):
+            assert await worker.process.wait() == 0
+    told = told_by([await handle.fetch_history()])
+    await handle.terminate()
+    assert [*told.redone, *told.dropped, *told.failed, *told.left_behind] == []
+    with closing(sqlite3.connect(tmp_path / "order.db")) as books:
+        assert books.execute("SELECT order_status FROM order_views").fetchall() == [("DeliveryStarted",)]
+
+
 async def test_a_worker_whose_namespace_is_not_there_says_so_and_ends(
     engine: WorkflowEnvironment, deliveries: Path
 ) -> None:
@@ -112,7 +191,7 @@ async def test_a_worker_whose_namespace_is_not_there_says_so_and_ends(
         "TEMPORAL_NAMESPACE": "misspelt",
         "STREET12_DELIVERY_DATABASE_URL": f"sqlite+aiosqlite:///{deliveries}",
     }
-    async with delivery_worker(settings) as worker:
+    async with worker_of("delivery", settings) as worker:
         assert worker.process.stderr is not None
         async with asyncio.timeout(60):
             said = await worker.process.stderr.read()
