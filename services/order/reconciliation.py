@@ -25,6 +25,7 @@ from services.shared.errors import ShopError
 from services.shared.summaries import ChargeSummary, OrderSummary, Part, RunSummary, cut, end_of
 
 _WITH_COUPON = (OrderStatus.COUPON_ISSUED, OrderStatus.DELIVERY_STARTED, OrderStatus.DELIVERED)
+_ATTENTION = (EventType.ATTENTION_RAISED, EventType.ATTENTION_CLEARED)
 _log = structlog.get_logger(__name__)
 
 
@@ -223,6 +224,10 @@ class Reconciler:
         raised = [event for event in timeline if event.type == EventType.ATTENTION_RAISED]
         if any(event.detail.get("about") == difference.code for event in raised):
             return Handled(difference, Outcome.KNOWN)
+        if any(event.version > difference.version for event in timeline if event.type not in _ATTENTION):
+            # The same run may just have brought its view up to date: what was wrong with the old one may not be wrong
+            # with this one, and a person would be told of an order that does not read so any more.
+            return Handled(difference, None, "the order has moved: for the next run")
         reading = await self._book.get(order_id)
         await self._workflows.flag(
             reading.order,

@@ -373,6 +373,17 @@ async def test_a_person_is_called_once_about_each_thing(
     assert len(workflows.told) == 2
 
 
+async def test_nobody_is_called_about_what_a_view_read_that_the_same_run_has_brought_up_to_date(
+    order_database: Database, reconciler: Reconciler, workflows: FakeWorkflows, clock: HeldClock
+) -> None:
+    await an_open_order(order_database, clock, "order_01", PLACED)
+    workflows.journals["order_01"] = journal(clock, OrderStatus.ORDER_CANCELED, PLACED, EventType.ORDER_CANCELED)
+    assert (await reconciler.put_right(of(Code.VIEW_BEHIND))).outcome is Outcome.REPAIRED
+    assert (await reconciler.put_right(of(Code.REFUNDED_THOUGH_STANDING))).outcome is None  # it does not stand
+    assert workflows.told == []
+    assert (await reconciler.put_right(of(Code.PAYMENT_DISAGREES, version=3))).outcome is Outcome.FLAGGED
+
+
 @pytest.mark.parametrize("code", [Code.VIEW_BEHIND, Code.WORKFLOW_MISSING, Code.WORKFLOW_STOPPED, Code.CHARGED_TWICE])
 async def test_what_cannot_be_put_right_now_is_reported(
     order_database: Database, reconciler: Reconciler, workflows: FakeWorkflows, clock: HeldClock, code: Code
