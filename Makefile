@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run demo test lint histories screenshots openapi rules lock bench audit faults faults-mutants clean image-test zero-downtime
+.PHONY: run demo test lint histories screenshots openapi rules lock bench audit faults faults-mutants clean image-test zero-downtime restore-drill
 
 run: $(VENV)/run.stamp ## the whole shop on this machine
 	@$(BIN)/python -m deploy.local
@@ -51,6 +51,9 @@ image-test: $(VENV)/dev.stamp ## build deploy/Dockerfile and run the whole shop 
 zero-downtime: $(VENV)/dev.stamp ## roll out under load, then the same with kill -9 (ROUNDS=, RATE=, SECONDS=, KILL=0|1)
 	@$(BIN)/python -m tests.rollout $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(RATE),--rate $(RATE)) \
 	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(KILL),--kill $(KILL))
+
+restore-drill: $(VENV)/dev.stamp ## restore each store from an older backup, and see what is found (half an hour; ONLY=engine)
+	@$(BIN)/python -m tests.restores $(if $(ONLY),--only "$(ONLY)")
 
 lock: $(VENV)/dev.stamp ## resolve the dependencies anew
 	$(BIN)/pip install --quiet uv
