@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run demo test lint histories screenshots openapi rules lock bench audit faults faults-mutants clean image-test zero-downtime restore-drill
+.PHONY: run demo test lint histories screenshots openapi rules lock bench audit faults faults-mutants clean image-test zero-downtime restore-drill gates contract
 
 run: $(VENV)/run.stamp ## the whole shop on this machine
 	@$(BIN)/python -m deploy.local
@@ -54,6 +54,12 @@ zero-downtime: $(VENV)/dev.stamp ## roll out under load, then the same with kill
 
 restore-drill: $(VENV)/dev.stamp ## restore each store from an older backup, and see what is found (half an hour; ONLY=engine)
 	@$(BIN)/python -m tests.restores $(if $(ONLY),--only "$(ONLY)")
+
+gates: $(VENV)/dev.stamp ## what stops a delivery early: recorded orders replay, and the API breaks no caller of the last release
+	$(BIN)/python -m pytest tests/replay tests/contract
+
+contract: $(VENV)/dev.stamp ## keep the API's contract as that of this release: docs/changing-the-api.md
+	@$(BIN)/python -m tests.contract.record
 
 lock: $(VENV)/dev.stamp ## resolve the dependencies anew
 	$(BIN)/pip install --quiet uv
