@@ -122,6 +122,10 @@ BREAKING: dict[str, tuple[Mutation, str, str]] = {
             "`enum` was not",
         ),
     ),
+    "less is taken than what is referred to": (
+        lambda d: parameter(d, "GET /orders", "orderStatus")["schema"].update(enum=["Delivered"]),
+        *("/components/schemas/OrderStatus", "OrderReceived"),
+    ),
     "some words become any short one": (
         lambda d: schema(d, "OrderPatch")["properties"].update(orderStatus={**WORD, "maxLength": 13}),
         *("/components/schemas/OrderPatch/properties/orderStatus", "Order Canceled: only one"),
