@@ -15,9 +15,10 @@ REPOSITORY = "123456789012.dkr.ecr.ap-northeast-2.amazonaws.com/street12"
 OLD, NEW = f"{REPOSITORY}@sha256:{'0' * 64}", f"{REPOSITORY}@sha256:{'d' * 64}"
 
 # What the scripts may use of the machine: so what is installed beside it makes no difference.
-_TOOLS = (
-    "bash basename cat cp curl cut date dirname env find git grep jq ls mkdir mktemp realpath rm sed sh sleep sort tar tr"
-).split()
+_TOOLS = """
+bash basename cat cp curl cut date dirname env find git grep jq
+ls mkdir mktemp realpath rm sed sh sleep sort tar tr
+"""
 _WORKLOADS = ("api", "codec-server", "worker-delivery", "worker-marketing", "worker-order")
 _KUSTOMIZATION = "namespace: street12\nresources: [all.yaml]\nimages: [{{name: street12, newName: {}/street12}}]\n"
 _WORKS = "spec: {template: {spec: {containers: [{name: street12, image: street12}]}}}\n"
@@ -32,7 +33,7 @@ class Delivery:
         (self.fakes / "cluster").mkdir(parents=True)
         self.state.mkdir()
         self._bin.mkdir()
-        for tool in _TOOLS:
+        for tool in _TOOLS.split():
             found = shutil.which(tool)
             assert found is not None, tool
             (self._bin / tool).symlink_to(found)
@@ -108,14 +109,14 @@ class Delivery:
     def running(self) -> dict[str, str]:
         """The image that each workload has now."""
         found: dict[str, str] = {}
-        for file in (self.fakes / "cluster").glob("apps_v1_deployment_*"):
+        for file in (self.fakes / "cluster").glob("*deployment_*"):
             line = next(line for line in file.read_text().splitlines() if "image:" in line)
             found[file.name.rpartition("_")[2]] = line.split()[-1]
         return found
 
 
 def _runs(file: str) -> bool:
-    return "_deployment_" in file or "_job_" in file
+    return "deployment_" in file or "_job_" in file
 
 
 def _object(what: str, more: str = _WORKS) -> str:

@@ -326,6 +326,22 @@ def test_a_workload_that_no_stage_names_is_refused_before_anything_is_applied(de
     assert not delivery.calls("kubectl apply")
 
 
+@pytest.mark.parametrize("overlay", ["production", "production-versioned"])
+def test_the_shop_s_own_manifests_are_migrated_rolled_out_and_rolled_back(delivery: Delivery, overlay: str) -> None:
+    manifests = ROOT / "deploy" / "kubernetes" / "overlays"
+    delivery.environment["OVERLAY"] = str(manifests / overlay)
+    delivery.environment["MIGRATIONS"] = str(manifests / "production" / "migrate")
+    delivery.deployed()
+    delivery.tell("stuck-api", NEW)
+    code, said = delivery.run("migrate", "roll-out")
+    assert code == 1
+    jobs = "migrate-delivery migrate-marketing migrate-order namespace"
+    assert delivery.applied()[:4] == [jobs, OTHERS, "worker-order", "api"], said
+    assert {*delivery.running()} == {*OTHERS.split(), "worker-order", "api"}
+    assert set(delivery.running().values()) == {OLD}
+    assert not (delivery.state / "open").exists()
+
+
 def test_a_cluster_of_eks_is_asked_for_by_name(delivery: Delivery) -> None:
     delivery.left("image", NEW)
     delivery.environment |= {"EKS_CLUSTER": "shop", "AWS_REGION": "ap-northeast-2"}
