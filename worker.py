@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from opentelemetry.trace import Tracer
 from temporalio.client import Client
-from temporalio.common import WorkerDeploymentVersion
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig
 
 from activities.contract import DELIVERY_QUEUE, MARKETING_QUEUE, ORDER_QUEUE
@@ -62,7 +62,7 @@ from services.shared.telemetry import tracer_of, tracing
 from workflows.client import OrderEngine, connect
 from workflows.codec import HistoryCodec, history_codec
 from workflows.order import OrderWorkflow
-from workflows.reconciliation import ReconciliationWorkflow
+from workflows.reconciliation import PinnedReconciliation, ReconciliationWorkflow
 from workflows.reconciling import EngineBooks, ReconciliationSchedule
 from workflows.release_gate import ReleaseGate
 from workflows.telemetry import Telemetry
@@ -191,7 +191,7 @@ async def _worker(
             activity_task_poller_behavior=ONE_POLL,
             interceptors=[NamedInLogs()],
             on_fatal_error=on_fatal_error,
-            **_version(settings),
+            **version_of(settings),
             **options,
         )
 
@@ -241,17 +241,25 @@ async def _worker(
     return worker(
         ORDER_QUEUE,
         [orders.pay_order, orders.refund_payment, orders.record_status, orders.take_turn, *comparing.all],
-        workflows=[OrderWorkflow, ReconciliationWorkflow],
+        workflows=[OrderWorkflow, PinnedReconciliation if settings.deployment_name else ReconciliationWorkflow],
         max_cached_workflows=5000,  # below the number of live orders, each wake-up costs a replay
     )
 
 
-def _version(settings: WorkerSettings) -> dict[str, Any]:
-    """How a worker says which build it is: a label, or with a deployment's name a version that tasks are routed by."""
+def version_of(settings: WorkerSettings) -> dict[str, Any]:
+    """How a worker says which build it is: a label, or with a deployment's name a version that tasks are routed by.
+
+    Orders are open for a week or longer: they go on with whatever version is current (docs/changing-workflows.md).
+    """
     if not settings.deployment_name:
         return {"build_id": settings.build_id}
-    version = WorkerDeploymentVersion(settings.deployment_name, settings.build_id)
-    return {"deployment_config": WorkerDeploymentConfig(version=version, use_worker_versioning=True)}
+    return {
+        "deployment_config": WorkerDeploymentConfig(
+            version=WorkerDeploymentVersion(settings.deployment_name, settings.build_id),
+            use_worker_versioning=True,
+            default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
+        )
+    }
 
 
 if __name__ == "__main__":

@@ -75,9 +75,9 @@ LIVENESS_FILE = "/tmp/alive"
 # the engine or a database: that one of them is away is no reason to begin again.
 STARTUP = HttpProbe(path="/livez", period_seconds=2, timeout_seconds=2, failure_threshold=30)
 
-# A process that drains says so at once and must be noticed at once, before it takes no more connections; one that is
-# passed over for one bad answer is back 2 s later.
-READINESS = HttpProbe(path="/readyz", period_seconds=2, timeout_seconds=2, failure_threshold=1)
+# Two failures in a row: all API processes ask the same database, and one slow answer must not take all of them out of the
+# balancer at once. That a process drains need not be seen here: a pod that is ending is taken out by itself.
+READINESS = HttpProbe(path="/readyz", period_seconds=5, timeout_seconds=3, failure_threshold=2)
 
 # The file is touched each 5 s from the event loop: three touches must fail to come, and that three times in a row, so
 # that neither a busy processor nor a machine that was asleep costs a process its life. Not asked over HTTP: a process

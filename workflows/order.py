@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Iterable
 
 from temporalio import workflow
-from temporalio.common import VersioningBehavior
 from temporalio.exceptions import ActivityError, ApplicationError, ApplicationErrorCategory, CancelledError
 
 with workflow.unsafe.imports_passed_through():
@@ -46,8 +45,7 @@ class Declined(Exception):
     """The provider said no: nothing was charged, nothing is to be undone."""
 
 
-# Open for a week or longer: it goes on with whatever version is current. docs/changing-workflows.md
-@workflow.defn(name="OrderWorkflow", versioning_behavior=VersioningBehavior.AUTO_UPGRADE)
+@workflow.defn(name="OrderWorkflow")
 class OrderWorkflow:
     """One order, from its acceptance until it is delivered, declined or undone. Workflow id = order id."""
 

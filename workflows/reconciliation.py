@@ -108,8 +108,7 @@ class Reconcile:
     progress: Progress | None = None
 
 
-# Of minutes: it ends with the version that began it.
-@workflow.defn(name="ReconciliationWorkflow", versioning_behavior=VersioningBehavior.PINNED)
+@workflow.defn(name="ReconciliationWorkflow")
 class ReconciliationWorkflow:
     """One run of the reconciliation. Started by its schedule alone, which never starts a second one beside it."""
 
@@ -355,3 +354,18 @@ def _cases(
 
 def _key(difference: Difference) -> tuple[str, str, int]:
     return difference.code, difference.subject, difference.version
+
+
+# The engine refuses a behaviour that an unversioned worker names, so the class above has none.
+@workflow.defn(name="ReconciliationWorkflow", versioning_behavior=VersioningBehavior.PINNED)
+class PinnedReconciliation(ReconciliationWorkflow):
+    """The same on a worker with a version: of minutes, it ends with the version that began it."""
+
+    @workflow.init
+    def __init__(self, asked: Reconcile) -> None:
+        super().__init__(asked)
+
+    @workflow.run
+    async def run(self, asked: Reconcile) -> str:
+        """The report's id."""
+        return await super().run(asked)

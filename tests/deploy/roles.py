@@ -14,6 +14,7 @@ from services.shared.settings import (
     CodecSettings,
     DatabaseSettings,
     LogSettings,
+    NamespaceSettings,
     OrderSettings,
     PaymentSettings,
     PoolSettings,
@@ -75,7 +76,7 @@ ROLES: Mapping[str, Role] = {
     ),
     **{f"migrate --team {team}": Role((DatabaseSettings,), (team,)) for team in TEAMS},
     "migrate --demo": Role((DatabaseSettings,), TEAMS),
-    "namespace": Role((), engine=True),
+    "namespace": Role((NamespaceSettings, OrderSettings), engine=True),
 }  # fmt: skip
 """By the arguments of the image's entry point."""
 

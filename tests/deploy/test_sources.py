@@ -1,14 +1,12 @@
 """What the checks of the manifests go by is what the code has."""
 
 import ast
-import importlib
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from deploy.local import ROOT
-from tests.deploy.image import PROBES, image_environment
+from tests.deploy.image import image_environment
 from tests.deploy.prometheus_rule import OBJECT, prometheus_rule
 from tests.deploy.roles import ROLES, names_of
 from tests.prometheus import RULES
@@ -51,23 +49,12 @@ def test_each_role_reads_what_its_process_reads(file: str, roles: set[str]) -> N
 def test_the_image_sets_what_the_manifests_leave_out() -> None:
     assert image_environment().keys() >= IN_THE_IMAGE
     known = {name for role in ROLES.values() for kind in role.settings for name in names_of(kind)}
-    unknown = {name for name in image_environment() if name.startswith("STREET12_")} - known
-    assert unknown <= {"STREET12_CODEC_LIVENESS_FILE"}
+    assert {name for name in image_environment() if name.startswith("STREET12_")} <= known
 
 
 def test_the_operator_has_the_rules_that_the_shop_has() -> None:
     """And so each is about a metric that there is: tests/e2e/test_dashboard.py. After a change, `make rules`."""
     assert OBJECT.read_text() == prometheus_rule(RULES.read_text())
-
-
-@pytest.mark.skipif(find_spec("deploy.probes") is None, reason="until deploy/probes.py is there")
-def test_the_probes_are_those_of_the_one_machine_shop() -> None:
-    probes = importlib.import_module("deploy.probes")
-    assert {
-        "startupProbe": probes.STARTUP.kubernetes("http"),
-        "readinessProbe": probes.READINESS.kubernetes("http"),
-        "livenessProbe": probes.LIVENESS.kubernetes(probes.LIVENESS_FILE),
-    } == PROBES
 
 
 def test_no_kustomization_is_forgotten() -> None:

@@ -1,9 +1,7 @@
 """Workers of two versions side by side: which of them an order goes on with, and what a new one must show first."""
 
 import asyncio
-import os
-import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,23 +10,32 @@ import pytest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.common import PinnedVersioningOverride, VersioningBehavior, WorkerDeploymentVersion
 from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import Worker, WorkerDeploymentConfig
+from temporalio.worker import Worker
 
 from activities.contract import ORDER_QUEUE
-from deploy.local import ROOT
 from services.shared.migrations import upgrade
-from services.shared.settings import TEAMS, Team
+from services.shared.settings import TEAMS, Team, WorkerSettings, read_settings
+from tests.programs import started
 from tests.saga.conftest import order_of, reads
 from tests.saga.stage import Stage, street
 from tests.saga.versions import make_current, registered
 from tests.saga.world import PATIENCE, World, activities
-from worker import RUNNER
+from worker import RUNNER, version_of
 from workflows.order import OrderWorkflow
-from workflows.reconciliation import ReconciliationWorkflow
+from workflows.reconciliation import PinnedReconciliation, Reconcile
 
 
 def a_version(deployment: str, build: str) -> WorkerDeploymentVersion:
     return WorkerDeploymentVersion(deployment, build)
+
+
+def told(version: WorkerDeploymentVersion) -> dict[str, str]:
+    """What the worker controller sets."""
+    return {"TEMPORAL_DEPLOYMENT_NAME": version.deployment_name, "TEMPORAL_WORKER_BUILD_ID": version.build_id}
+
+
+def settings_of(version: WorkerDeploymentVersion) -> WorkerSettings:
+    return read_settings(WorkerSettings, **told(version))
 
 
 async def test_an_open_order_goes_on_with_the_version_that_is_current(engine: WorkflowEnvironment) -> None:
@@ -54,10 +61,22 @@ async def test_an_open_order_goes_on_with_the_version_that_is_current(engine: Wo
             assert await versions_that_worked(saga.handle) == ["build-1", "build-2"]
 
 
-def test_a_reconciliation_ends_with_the_version_that_began_it() -> None:
+async def test_a_reconciliation_ends_with_the_version_that_began_it(engine: WorkflowEnvironment) -> None:
     """Its runs take minutes, so that no change of it has to suit one that is under way."""
-    definition: Any = getattr(ReconciliationWorkflow, "__temporal_workflow_definition")
-    assert definition.versioning_behavior is VersioningBehavior.PINNED
+    client = await street(engine, "versions")
+    version = a_version("street12/reconciling", "build-1")
+    queue = "reconciling"
+    options = version_of(settings_of(version))
+    async with Worker(client, task_queue=queue, workflows=[PinnedReconciliation], workflow_runner=RUNNER, **options):
+        await make_current(client, version)
+        run = await client.start_workflow("ReconciliationWorkflow", Reconcile(), id=queue, task_queue=queue)
+        async with asyncio.timeout(PATIENCE):
+            while not await versions_that_worked(run):  # noqa: ASYNC110  (there is no event to await)
+                await asyncio.sleep(0.1)
+        info = (await run.describe()).raw_description.workflow_execution_info.versioning_info
+        assert info.behavior == VersioningBehavior.PINNED
+        assert info.deployment_version.build_id == "build-1"
+        await run.terminate()
 
 
 @pytest.mark.parametrize("team", TEAMS)
@@ -125,7 +144,7 @@ async def order_worker(stage: Stage, version: WorkerDeploymentVersion) -> AsyncG
         workflows=[OrderWorkflow],
         workflow_runner=RUNNER,
         activities=activities("order", stage.worlds.__getitem__),
-        deployment_config=WorkerDeploymentConfig(version=version, use_worker_versioning=True),
+        **version_of(settings_of(version)),
     ):
         yield
 
@@ -135,21 +154,14 @@ async def worker_process(
     team: Team, client: Client, version: WorkerDeploymentVersion, data_dir: Path
 ) -> AsyncGenerator[None]:
     """`python worker.py --team …` with what the worker controller sets."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("STREET12_", "TEMPORAL_"))}
-    settings: Mapping[str, str] = {
+    settings = {
         "TEMPORAL_ADDRESS": client.service_client.config.target_host,
         "TEMPORAL_NAMESPACE": client.namespace,
-        "TEMPORAL_DEPLOYMENT_NAME": version.deployment_name,
-        "TEMPORAL_WORKER_BUILD_ID": version.build_id,
+        **told(version),
         "STREET12_DATA_DIR": str(data_dir),
         "STREET12_CODEC_ENCRYPT": "false",
         "STREET12_PAYMENT_KEY": "sk_test",
     }
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "worker.py", "--team", team), cwd=ROOT, env={**own, **settings}
-    )
-    try:
+    async with started("worker.py", "--team", team, settings=settings) as worker:
         yield
-    finally:
-        process.terminate()
-        await process.wait()
+        assert await worker.end() == 0
