@@ -110,4 +110,6 @@ async def running_engine(images: Path) -> AsyncGenerator[Engine]:
         yield engine
     finally:
         await engine.succeeds("podman", "rm", "--all", "--force", "--time", "0")
+        await engine.succeeds("buildah", "rm", "--all")  # a build forgets one now and then, and that stays mounted
+        await engine.succeeds("umount", str(images / "overlay"))  # or nobody could remove the directory
         shutil.rmtree(work, ignore_errors=True)
