@@ -3,7 +3,10 @@
 import asyncio
 
 import pytest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.client import Client
 
+from deploy.stack import Stack
 from tests.e2e.shop import Order, Shop, Wish
 
 PLACED = ["OrderReceived", "OrderPlaced", "CouponIssued", "DeliveryStarted", "StockAdjusted"]
@@ -232,3 +235,10 @@ async def test_a_customer_who_prefers_to_wait_learns_whether_they_paid(shop: Sho
     assert (declined.status_code, declined.json()["code"]) == (402, "payment-declined")
     order_id = declined.headers["Location"].rpartition("/")[2]
     await shop.until(order_id, "PaymentDeclined")
+
+
+async def test_the_engine_answers_the_polls_of_a_worker_that_ends(shop: Shop) -> None:
+    """Else it gives them one more task that nobody is there to take."""
+    client = await Client.connect(Stack.read(shop.data_dir).urls.temporal)
+    described = await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
+    assert described.namespace_info.capabilities.worker_poll_complete_on_shutdown

@@ -63,45 +63,32 @@ async def cluster(kind: Kind, directory: Path, *, unready_seconds: float = UNREA
             stage(kind, within=_IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None)
         )
         auth = await stack.enter_async_context(running_issuer())
-        slots = [f"api-{number}" for number in range(API_REPLICAS + 1)]  # one more than run, for the next one
-        ports = take_ports(dict.fromkeys(slots, 0))
-        program, url = await balancer(directory, [*ports.values()])
-        free = [*ports.values()]
-
-        @asynccontextmanager
-        async def api(build: str) -> AsyncGenerator[Started]:
-            port = free.pop(0)
-            settings = {
-                **auth,
-                **NO_RATE_LIMIT,
-                "STREET12_API_PORT": str(port),
-                "STREET12_API_UNREADY_SECONDS": str(unready_seconds),
-            }
-            async with _logged(here.shop.api(), "api.py", settings=settings, port=port, build=build, logs=logs) as one:
-                yield one
-            free.append(port)
+        ports = api_ports()
+        program, url = await balancer(directory, ports)
 
         def worker_of(program: Program) -> Deployment:
             @asynccontextmanager
             async def worker(build: str) -> AsyncGenerator[Started]:
                 port = take_ports({"": 0})[""]
                 settings = {"STREET12_WORKER_HEALTH_PORT": str(port), "STREET12_WORKER_BUILD_ID": build}
-                arguments = program.command[1:]
-                async with _logged(program, *arguments, settings=settings, port=port, build=build, logs=logs) as one:
+                log = logs / f"{program.name}-{build}.log"
+                environment = {**program.environment, **settings}
+                async with _logged(*program.command[1:], settings=environment, port=port, log=log) as one:
                     yield one
 
             return Deployment(program.name, worker)
 
         workers = [worker_of(here.shop.worker(team)) for team in reversed(TEAMS)]
-        apis = Deployment("api", api, replicas=API_REPLICAS)
+        settings = {**here.shop.api().environment, **auth}
+        apis = api_deployment(settings, ports, logs, unready_seconds=unready_seconds)
         await asyncio.gather(*(stack.enter_async_context(one) for one in (*workers, apis)))
-        await stack.enter_async_context(_balancing(program, logs))
+        await stack.enter_async_context(balancing(program, logs))
         http = httpx2.AsyncClient(base_url=url, trust_env=False, timeout=_REQUEST_SECONDS, limits=LIMITS)
         yield Cluster(here, kind, await stack.enter_async_context(http), workers, apis)
 
 
 @asynccontextmanager
-async def _balancing(program: Program, logs: Path) -> AsyncGenerator[None]:
+async def balancing(program: Program, logs: Path) -> AsyncGenerator[None]:
     """HAProxy, which tells of each request that failed and of each process that came and went in a file."""
     with (logs / "haproxy.log").open("w") as log:
         supervisor = Supervisor(lambda _, line: print(line, file=log))
@@ -112,12 +99,33 @@ async def _balancing(program: Program, logs: Path) -> AsyncGenerator[None]:
             await supervisor.stop(asyncio.Event())
 
 
+def api_ports() -> list[int]:
+    """Ports for API processes: one more than run, for the next one."""
+    return [*take_ports({f"api-{number}": 0 for number in range(API_REPLICAS + 1)}).values()]
+
+
+def api_deployment(
+    settings: Mapping[str, str], ports: Sequence[int], logs: Path, *, unready_seconds: float
+) -> Deployment:
+    """API processes with these settings, each on one of the ports."""
+    free = [*ports]
+
+    @asynccontextmanager
+    async def api(build: str) -> AsyncGenerator[Started]:
+        port = free.pop(0)
+        own = {"STREET12_API_PORT": str(port), "STREET12_API_UNREADY_SECONDS": str(unready_seconds)}
+        log = logs / f"api-{build}-{port}.log"
+        async with _logged("api.py", settings={**settings, **NO_RATE_LIMIT, **own}, port=port, log=log) as one:
+            yield one
+        free.append(port)
+
+    return Deployment("api", api, replicas=API_REPLICAS)
+
+
 @asynccontextmanager
-async def _logged(
-    program: Program, *arguments: str, settings: Mapping[str, str], port: int, build: str, logs: Path
-) -> AsyncGenerator[Started]:
-    """The shop's program with other settings, and with what it says in a file."""
-    environment = {**program.environment, "STREET12_LOG_FORMAT": "json", **settings}
-    with (logs / f"{program.name}-{build}-{port}.log").open("w") as log:
-        async with started(*arguments, settings=environment, port=port, stdout=log, stderr=log) as one:
+async def _logged(*arguments: str, settings: Mapping[str, str], port: int, log: Path) -> AsyncGenerator[Started]:
+    """A program with these settings, and with what it says in a file."""
+    with log.open("w") as file:
+        settings = {**settings, "STREET12_LOG_FORMAT": "json"}
+        async with started(*arguments, settings=settings, port=port, stdout=file, stderr=file) as one:
             yield one

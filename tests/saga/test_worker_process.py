@@ -4,29 +4,32 @@ import asyncio
 import signal
 import sqlite3
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from temporalio import activity, workflow
 from temporalio.api.enums.v1 import EventType, PendingActivityState
 from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import Worker
+from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
 from activities.contract import DELIVERY_QUEUE, MARKETING_QUEUE, AdjustStock, Coupon, IssueCoupon, StartDelivery
 from deploy.stack import take_ports
 from services.delivery.stock import Warehouse
 from services.shared.clock import utc_now
 from services.shared.database import Database
+from services.shared.metrics import ProcessMetrics
 from services.shared.migrations import upgrade
-from services.shared.settings import PoolSettings, Team
+from services.shared.settings import TEAMS, PoolSettings, Team, WorkerSettings
 from tests.database.orders import accept, selling_tea
 from tests.e2e.shop import eventually
 from tests.programs import Started, started
 from tests.rollout.histories import told_by
 from worker import RUNNER
+from worker import _worker as team_worker  # pyright: ignore[reportPrivateUsage]
 from workflows.client import OrderEngine
 
 
@@ -198,3 +201,17 @@ async def test_a_worker_whose_namespace_is_not_there_says_so_and_ends(
             assert await worker.process.wait() == 1
     assert b"the worker broke down" in said
     assert b"misspelt" in said
+
+
+@pytest.mark.parametrize("team", TEAMS)
+async def test_no_worker_has_two_polls_for_activities_under_way(
+    team: Team, engine: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """When it ends, the SDK forgets what one of them may just bring once another brings nothing."""
+    monkeypatch.setenv("STREET12_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("STREET12_PAYMENT_KEY", "sk_test_worker")
+    async with AsyncExitStack() as stack:
+        measured = ProcessMetrics(team, "test")
+        worker = await team_worker(team, engine.client, WorkerSettings(), measured, stack)
+        options: dict[str, Any] = {**worker.config()}
+    assert options["activity_task_poller_behavior"] == PollerBehaviorSimpleMaximum(1)
