@@ -266,6 +266,9 @@ class ApiSettings(Settings):
     """How long after SIGTERM it still serves as ever while `/readyz` says 503, so that every balancer has noticed."""
     drain_seconds: int = Field(default=10, ge=0)
     """How long requests in flight may take to finish after that."""
+    keep_alive_seconds: int = Field(default=5, ge=0, le=3600)
+    """How long a connection may rest between two requests. Longer than a balancer lets it rest: whoever closes it first
+    may meet the other's next request, and only the balancer knows that it has sent none."""
     max_requests: int = Field(default=256, ge=1)
     """How many requests are worked on at once; who comes on top is told to come back. Streams are not counted."""
     request_seconds: float = Field(default=15.0, gt=0, le=86_400)

@@ -595,9 +595,8 @@ class Wire:
 @contextlib.asynccontextmanager
 async def connected(it: Counter, *, keep_alive: int = 5, unready_seconds: float = 0) -> AsyncGenerator[Wire]:
     listener = listen("127.0.0.1", 0)
-    config = configured(it.app, read_settings(ApiSettings))
+    config = configured(it.app, read_settings(ApiSettings, keep_alive_seconds=keep_alive))
     config.timeout_graceful_shutdown = None
-    config.timeout_keep_alive = keep_alive
     server = Quiet(config, it.leaving, it.draining, unready_seconds=unready_seconds)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     reader, writer = await asyncio.open_connection(*listener.getsockname())
