@@ -80,7 +80,7 @@ async def served(app: FastAPI) -> AsyncGenerator[str]:
     """The address of an app whose lifespan somebody else looks after."""
     listener = listen("127.0.0.1", 0)
     config = uvicorn.Config(app, http="h11", lifespan="off", log_config=None, access_log=False)
-    server = Quiet(config, asyncio.Event())
+    server = Quiet(config, asyncio.Event(), asyncio.Event())
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield "http://{}:{}".format(*listener.getsockname())

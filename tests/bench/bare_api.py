@@ -74,7 +74,7 @@ async def _serve() -> None:
     database = Database(DatabaseSettings().url("order"), PoolSettings())
     listener = listen(settings.host, settings.port)
     config = uvicorn.Config(create_app(database), http="h11", log_config=None, access_log=False)
-    await Server(config, asyncio.Event()).serve(sockets=[listener])
+    await Server(config, asyncio.Event(), asyncio.Event()).serve(sockets=[listener])
     await database.close()
 
 

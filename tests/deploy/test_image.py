@@ -13,6 +13,7 @@ import pytest
 
 from deploy.__main__ import ROLES
 from deploy.local import ROOT
+from deploy.probes import LIVENESS, LIVENESS_FILE
 from services.shared.settings import ApiSettings, CodecServerSettings, PaymentSettings
 from tests.deploy import dockerfile
 from tests.deploy.known import is_known, settings
@@ -270,6 +271,7 @@ def test_each_name_in_its_environment_is_a_setting() -> None:
 def test_its_health_is_the_liveness_file_which_must_be_young(tmp_path: Path) -> None:
     [check] = dockerfile.instructions("release", "HEALTHCHECK")
     command = json.loads(check.text.partition("CMD ")[2])
+    assert command == LIVENESS.command(LIVENESS_FILE)
     file = tmp_path / "alive"
     here = [*command[:-1], command[-1].replace("/tmp/alive", str(file))]
 
