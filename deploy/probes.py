@@ -75,8 +75,8 @@ LIVENESS_FILE = "/tmp/alive"
 # the engine or a database: that one of them is away is no reason to begin again.
 STARTUP = HttpProbe(path="/livez", period_seconds=2, timeout_seconds=2, failure_threshold=30)
 
-# Two failures in a row: all API processes ask the same database, and one slow answer must not take all of them out of the
-# balancer at once. That a process drains need not be seen here: a pod that is ending is taken out by itself.
+# Two failures in a row: all API processes ask the same database, and one slow answer must not take all of them out of
+# the balancer at once. That a process drains need not be seen here: a pod that is ending is taken out by itself.
 READINESS = HttpProbe(path="/readyz", period_seconds=5, timeout_seconds=3, failure_threshold=2)
 
 # The file is touched each 5 s from the event loop: three touches must fail to come, and that three times in a row, so

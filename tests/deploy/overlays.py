@@ -19,6 +19,7 @@ SECRETS = {
     ("temporal", "apiKey"): "an API key",
     ("temporal", "tls.crt"): "a certificate",
     ("temporal", "tls.key"): "its key",
+    ("temporal", "ca.crt"): "the CA of both",
     ("rates", "url"): "redis://shop:pass@rates:6379/0",
     ("shop-tls", "tls.crt"): "a certificate",
     ("codec-tls", "tls.crt"): "a certificate",
@@ -63,15 +64,25 @@ OVERLAYS = [
     Overlay("production", _PRODUCTION),
     Overlay("production, versioned", ["overlays/production/migrate", "overlays/production-versioned"]),
     Overlay("production, API key", _PRODUCTION, ["temporal-cloud-api-key"]),
-    Overlay("production, mTLS", _PRODUCTION, ["temporal-cloud-mtls"], ["temporal-cloud-mtls/scaling"]),
+    Overlay("production, mTLS", _PRODUCTION, ["temporal-cloud-mtls"], ["temporal-mtls/scaling"]),
     Overlay(
         "versioned, API key",
         _PRODUCTION,
         ["temporal-cloud-api-key"],
         ["versioned-workers", "temporal-cloud-api-key/versioned"],
     ),
+    Overlay("versioned, mTLS", _PRODUCTION, ["temporal-cloud-mtls"], ["versioned-workers", "temporal-mtls/versioned"]),
     Overlay(
-        "versioned, mTLS", _PRODUCTION, ["temporal-cloud-mtls"], ["versioned-workers", "temporal-cloud-mtls/versioned"]
+        "production, own mTLS",
+        _PRODUCTION,
+        ["temporal-mtls", "temporal-mtls/own-authority"],
+        ["temporal-mtls/scaling", "temporal-mtls/own-authority/scaling"],
+    ),
+    Overlay(
+        "versioned, own mTLS",
+        _PRODUCTION,
+        ["temporal-mtls", "temporal-mtls/own-authority"],
+        ["versioned-workers", "temporal-mtls/versioned"],
     ),
     Overlay("production, shared rates", _PRODUCTION, (), ["shared-rates"]),
 ]

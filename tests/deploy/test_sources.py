@@ -4,8 +4,10 @@ import ast
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deploy.local import ROOT
+from tests.deploy.cluster import Cluster
 from tests.deploy.image import image_environment
 from tests.deploy.prometheus_rule import OBJECT, prometheus_rule
 from tests.deploy.roles import ROLES, names_of
@@ -19,8 +21,9 @@ IN_THE_IMAGE = {
 _BEGINNINGS = (
     *("overlays/local", "overlays/local/migrate", "overlays/production", "overlays/production/migrate"),
     *("overlays/production-versioned", "components/temporal-cloud-api-key", "components/temporal-cloud-mtls"),
-    *("components/temporal-cloud-api-key/versioned", "components/temporal-cloud-mtls/versioned"),
-    *("components/temporal-cloud-mtls/scaling", "components/shared-rates"),
+    *("components/temporal-cloud-api-key/versioned", "components/temporal-mtls/versioned"),
+    *("components/temporal-mtls/scaling", "components/temporal-mtls/own-authority"),
+    *("components/temporal-mtls/own-authority/scaling", "components/shared-rates"),
 )
 
 
@@ -69,3 +72,9 @@ def test_no_kustomization_is_forgotten() -> None:
                         for line in (directory / "kustomization.yaml").read_text().splitlines()
                         if line.startswith("  - ") and ":" not in line]  # fmt: skip
     assert reached == {file.parent for file in kubernetes.rglob("kustomization.yaml")}
+
+
+def test_the_laptops_engines_are_set_alike(clusters: dict[str, Cluster]) -> None:
+    [container] = clusters["local"].workload("temporal").containers
+    composed = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]["temporal"]["command"]
+    assert [one for one in container["args"] if "dynamic" in one] == [one for one in composed if "dynamic" in one] != []

@@ -62,7 +62,8 @@ def _asks_like(cluster: Cluster, workload: Workload, trigger: Object) -> Iterato
         yield "it has not the workers' certificate"
     found = None if reference is None else cluster.find("TriggerAuthentication", reference)
     given: list[Object] = [] if found is None else found["spec"]["secretTargetRef"]
-    if reference is not None and {one["parameter"] for one in given} != {"cert", "key"}:
+    wanted = {"cert", "key"} | ({"ca"} if "TEMPORAL_TLS_SERVER_CA_CERT_PATH" in told else set[str]())
+    if reference is not None and {one["parameter"] for one in given} != wanted:
         yield "its TriggerAuthentication is none"
     yield from ("its TriggerAuthentication names no secret"
                 for one in given if (one["name"], one["key"]) not in cluster.secrets)  # fmt: skip
