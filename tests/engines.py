@@ -27,18 +27,20 @@ async def real_engine(
     identity: str | None = None,
     namespaces: Iterable[str] = (),
     attributes: Mapping[str, str] = SEARCH_ATTRIBUTES,
+    more: Iterable[str] = (),
 ) -> AsyncGenerator[WorkflowEnvironment]:
     """The real server: what happens when a cancel meets a completion is its doing, and the test server's differs.
 
     `identity` is what histories call its client and workers; otherwise they are called by process and machine.
     Besides `default` it has these `namespaces`, each as good as a server of its own; all with the search `attributes`.
+    `more` is what the server is started with besides.
     """
     async with await WorkflowEnvironment.start_local(  # pyright: ignore[reportUnknownMemberType]  (the SDK's type)
         dev_server_existing_path=_binary("temporal"),
         data_converter=pydantic_data_converter,
         search_attributes=[_KEYS[kind](name) for name, kind in attributes.items()],
         dev_server_log_level="error",
-        dev_server_extra_args=[part for name in namespaces for part in ("--namespace", name)],
+        dev_server_extra_args=[*(part for name in namespaces for part in ("--namespace", name)), *more],
         identity=identity,
     ) as environment:
         yield environment
