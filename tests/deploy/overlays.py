@@ -84,5 +84,6 @@ OVERLAYS = [
         ["temporal-mtls", "temporal-mtls/own-authority"],
         ["versioned-workers", "temporal-mtls/versioned"],
     ),
+    Overlay("production, own authority of databases", _PRODUCTION, ["database-authority"]),
     Overlay("production, shared rates", _PRODUCTION, (), ["shared-rates"]),
 ]

@@ -24,6 +24,7 @@ _BEGINNINGS = (
     *("components/temporal-cloud-api-key/versioned", "components/temporal-mtls/versioned"),
     *("components/temporal-mtls/scaling", "components/temporal-mtls/own-authority"),
     *("components/temporal-mtls/own-authority/scaling", "components/shared-rates"),
+    "components/database-authority",
 )
 
 
