@@ -95,12 +95,15 @@ async def open_namespace(client: Client, days: int) -> tuple[bool, float]:
     return True, float(days)
 
 
-async def lengthen(client: Client, days: int) -> None:
+async def lengthen(client: Client, days: int, *, patience: float = _PATIENCE_SECONDS) -> None:
     """Have the namespace keep ended workflows for so many days. Raises `StackError`."""
     config = NamespaceConfig(workflow_execution_retention_ttl=_days(days))
     request = UpdateNamespaceRequest(namespace=client.namespace, config=config)
+    deadline = time.monotonic() + patience
     try:
-        await client.workflow_service.update_namespace(request, timeout=_RPC)
+        await _patiently(
+            lambda: client.workflow_service.update_namespace(request, timeout=_RPC), deadline, but_for=_REFUSED
+        )
     except RPCError as error:
         raise StackError(f"The retention of {client.namespace} cannot be changed: {error.message}") from error
 

@@ -357,7 +357,7 @@ async def test_a_person_is_called_once_about_each_thing(
 ) -> None:
     skipped = EventType.COMPENSATION_SKIPPED
     await an_open_order(order_database, clock, "order_01", PLACED, skipped)
-    assert (await reconciler.put_right(of(Code.CHARGED_TWICE))).outcome is Outcome.FLAGGED
+    assert (await reconciler.put_right(of(Code.CHARGED_TWICE, version=3))).outcome is Outcome.FLAGGED
     [told] = workflows.told
     assert told == (
         *("flag", "order_01", 3, OrderStatus.ORDER_PLACED, [EventType.ORDER_RECEIVED, PLACED, skipped]),
@@ -368,8 +368,8 @@ async def test_a_person_is_called_once_about_each_thing(
     )
     cleared = replace(raised, version=5, type=EventType.ATTENTION_CLEARED)
     await book.record(order_id="order_01", state=OrderState(), timeline=[raised, cleared])
-    assert (await reconciler.put_right(of(Code.CHARGED_TWICE))).outcome is Outcome.KNOWN
-    assert (await reconciler.put_right(of(Code.COUPON_MISSING))).outcome is Outcome.FLAGGED
+    assert (await reconciler.put_right(of(Code.CHARGED_TWICE, version=3))).outcome is Outcome.KNOWN
+    assert (await reconciler.put_right(of(Code.COUPON_MISSING, version=3))).outcome is Outcome.FLAGGED
     assert len(workflows.told) == 2
 
 
