@@ -23,6 +23,8 @@ PUBLIC = {
 }
 LONGEST_WAIT_SECONDS = 30
 """That a caller may ask for: `Prefer: wait=N`."""
+PROXY_RESTS_SECONDS = 60
+"""How long ingress-nginx keeps a connection to the API for its next request (`upstream-keepalive-timeout`)."""
 
 
 def routed(ingress: Object, path: str) -> bool:
@@ -83,6 +85,9 @@ def test_the_proxy_has_the_patience_that_the_api_promises(production: Cluster) -
     assert patience > LONGEST_WAIT_SECONDS + api.request_seconds
     assert annotations["nginx.ingress.kubernetes.io/proxy-buffering"] == "on"
     assert api.trusted_proxies, "everybody would have the proxy's address"
+    assert api.keep_alive_seconds > PROXY_RESTS_SECONDS, (
+        "a request could meet the end of the connection that it is sent on"
+    )
 
 
 def test_the_codec_server_shows_what_the_web_ui_asks_for_and_takes_a_page_of_a_history(production: Cluster) -> None:
