@@ -22,8 +22,7 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contract import ORDER_QUEUE
-from services.order.reconciliation import Journal
-from services.order.statuses import EventType, OrderState
+from services.order.reconciliation import Journal, Standing
 from services.order.tables import Order
 from services.shared.errors import NotFound
 from services.shared.summaries import Part, RunSummary, cut, end_of
@@ -151,32 +150,17 @@ class EngineBooks:
             raise
         return Journal(known.state, known.timeline)
 
-    async def resume(
-        self,
-        order: Order,
-        *,
-        version: int,
-        state: OrderState,
-        done: Sequence[EventType],
-        skipped: Sequence[str],
-        undo: bool,
-    ) -> None:
-        resumed = Resumed(version=version, state=state, done=[*done], skipped=[*skipped], undo=undo)
-        await self._engine.resume(order, resumed)
+    async def resume(self, order: Order, standing: Standing, *, undo: bool) -> None:
+        await self._engine.resume(order, _resumed(standing, undo=undo))
 
-    async def flag(
-        self,
-        order: Order,
-        *,
-        version: int,
-        state: OrderState,
-        done: Sequence[EventType],
-        skipped: Sequence[str],
-        about: str,
-        detail: str,
-    ) -> None:
-        resumed = Resumed(version=version, state=state, done=[*done], skipped=[*skipped], undo=False)
-        await self._engine.flag(order, resumed, FlagOrder(about=about, detail=detail))
+    async def flag(self, order: Order, standing: Standing, *, about: str, detail: str) -> None:
+        await self._engine.flag(order, _resumed(standing, undo=False), FlagOrder(about=about, detail=detail))
+
+
+def _resumed(standing: Standing, *, undo: bool) -> Resumed:
+    return Resumed(
+        version=standing.version, state=standing.state, done=standing.done, skipped=standing.skipped, undo=undo
+    )
 
 
 def _summary(run: WorkflowExecution) -> RunSummary:

@@ -1,6 +1,7 @@
 """The order team's part of the reconciliation: what it says of orders and charges, and how things are put right."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
@@ -36,6 +37,17 @@ class Journal(NamedTuple):
     timeline: Sequence[TimelineEntry]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where an order stands by its view and its timeline: what a workflow is given that takes it up."""
+
+    version: int
+    state: OrderState
+    done: list[EventType]
+    skipped: list[str]
+    """The undos that an operator did without."""
+
+
 class Workflows(Protocol):
     """What the reconciliation asks of the engine. Any call may raise `Unavailable`."""
 
@@ -54,33 +66,14 @@ class Workflows(Protocol):
         """What an order's workflow knows, one that has ended included; nothing where it cannot be asked any more."""
         ...
 
-    async def resume(
-        self,
-        order: Order,
-        *,
-        version: int,
-        state: OrderState,
-        done: Sequence[EventType],
-        skipped: Sequence[str],
-        undo: bool,
-    ) -> None:
+    async def resume(self, order: Order, standing: Standing, *, undo: bool) -> None:
         """Start an order's workflow anew, to go on from what is done, or to undo it. One that runs is left alone.
 
         The undos that an operator did without are left out.
         """
         ...
 
-    async def flag(
-        self,
-        order: Order,
-        *,
-        version: int,
-        state: OrderState,
-        done: Sequence[EventType],
-        skipped: Sequence[str],
-        about: str,
-        detail: str,
-    ) -> None:
+    async def flag(self, order: Order, standing: Standing, *, about: str, detail: str) -> None:
         """Have an order say that it needs attention; where its workflow has ended, it is started anew for that."""
         ...
 
@@ -179,14 +172,7 @@ class Reconciler:
         if undo and not journal and not final and await self._has_arrived(order_id):
             return Handled(difference, Outcome.REPORTED, "it was delivered, and its workflow cannot be asked")
         timeline = await self._book.timeline(order_id)
-        await self._workflows.resume(
-            reading.order,
-            version=reading.view.version,
-            state=_state(reading.view),
-            done=[EventType(event.type) for event in timeline],
-            skipped=_skipped(timeline),
-            undo=undo,
-        )
+        await self._workflows.resume(reading.order, _standing(reading.view, timeline), undo=undo)
         what = "waits for a person" if final else "undoes it" if undo else "goes on"
         return Handled(difference, Outcome.REPAIRED, f"a new workflow {what}")
 
@@ -229,20 +215,19 @@ class Reconciler:
             # with this one, and a person would be told of an order that does not read so any more.
             return Handled(difference, None, "the order has moved: for the next run")
         reading = await self._book.get(order_id)
-        await self._workflows.flag(
-            reading.order,
-            version=reading.view.version,
-            state=_state(reading.view),
-            done=[EventType(event.type) for event in timeline],
-            skipped=_skipped(timeline),
-            about=difference.code,
-            detail=difference.detail,
-        )
+        standing = _standing(reading.view, timeline)
+        await self._workflows.flag(reading.order, standing, about=difference.code, detail=difference.detail)
         return Handled(difference, Outcome.FLAGGED)
 
 
-def _skipped(timeline: Sequence[OrderEvent]) -> list[str]:
-    return [event.detail.get("undo", "") for event in timeline if event.type == EventType.COMPENSATION_SKIPPED]
+def _standing(view: OrderView, timeline: Sequence[OrderEvent]) -> Standing:
+    skipped = [event.detail.get("undo", "") for event in timeline if event.type == EventType.COMPENSATION_SKIPPED]
+    return Standing(
+        version=view.version,
+        state=_state(view),
+        done=[EventType(event.type) for event in timeline],
+        skipped=skipped,
+    )
 
 
 def _state(view: OrderView) -> OrderState:

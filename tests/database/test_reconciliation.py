@@ -17,7 +17,7 @@ from services.order.book import OrderBook
 from services.order.comparison import Code, Difference, Handled, Outcome
 from services.order.housekeeping import Housekeeping
 from services.order.provider import PaymentProvider
-from services.order.reconciliation import Journal, Reconciler
+from services.order.reconciliation import Journal, Reconciler, Standing
 from services.order.reconciliation_reports import ReconciliationReports
 from services.order.statuses import EventType, OrderState, OrderStatus, TimelineEntry
 from services.order.tables import Order, OrderEvent, OrderView, Payment, ReconciliationDifference
@@ -52,38 +52,23 @@ class FakeWorkflows:
         self._be_there()
         return self.journals.get(order_id)
 
-    async def resume(
-        self,
-        order: Order,
-        *,
-        version: int,
-        state: OrderState,
-        done: Sequence[EventType],
-        skipped: Sequence[str],
-        undo: bool,
-    ) -> None:
+    async def resume(self, order: Order, standing: Standing, *, undo: bool) -> None:
         self._be_there()
-        self.told.append(("resume", order.order_id, version, state.order_status, [*done], [*skipped], undo))
+        self.told.append(("resume", order.order_id, *_told(standing), undo))
 
-    async def flag(
-        self,
-        order: Order,
-        *,
-        version: int,
-        state: OrderState,
-        done: Sequence[EventType],
-        skipped: Sequence[str],
-        about: str,
-        detail: str,
-    ) -> None:
+    async def flag(self, order: Order, standing: Standing, *, about: str, detail: str) -> None:
         self._be_there()
-        self.told.append(("flag", order.order_id, version, state.order_status, [*done], [*skipped], about, detail))
+        self.told.append(("flag", order.order_id, *_told(standing), about, detail))
 
     def _be_there(self) -> None:
         if self.away:
             raise Unavailable("away")
         if self.broken:
             raise ZeroDivisionError("nobody has thought of it")
+
+
+def _told(standing: Standing) -> tuple[Any, ...]:
+    return (standing.version, standing.state.order_status, standing.done, standing.skipped)
 
 
 class NoProvider(PaymentProvider):

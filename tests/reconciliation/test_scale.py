@@ -26,7 +26,7 @@ from services.delivery.stock import Warehouse
 from services.marketing.coupons import Coupons
 from services.order.book import OrderBook
 from services.order.provider import StripeProvider
-from services.order.reconciliation import Reconciler
+from services.order.reconciliation import Reconciler, Standing
 from services.order.reconciliation_reports import ReconciliationReports
 from services.order.tables import Order
 from services.shared.clock import utc_now
@@ -66,13 +66,13 @@ class ManyRuns:
     async def runs_of(self, order_ids: Collection[str]) -> list[RunSummary]:
         return [_run(order_id) for order_id in order_ids]
 
-    async def flag(self, order: Order, *, about: str, **_: Any) -> None:
+    async def flag(self, order: Order, standing: Standing, *, about: str, detail: str) -> None:
         self.flagged.append((order.order_id, about))
 
     async def journal(self, order_id: str) -> None:
         raise NotImplementedError
 
-    async def resume(self, order: Order, **_: Any) -> None:
+    async def resume(self, order: Order, standing: Standing, *, undo: bool) -> None:
         raise NotImplementedError
 
 
