@@ -15,7 +15,7 @@ _ = deploy.stack.StackSettings
 
 def settings() -> dict[str, Any]:
     """Each setting's default by its name; a setting that has two names is there twice."""
-    return dict(_named(Settings))
+    return {name: default for kind in _groups(Settings) for name, default in named(kind).items()}
 
 
 def is_known(name: str) -> bool:
@@ -23,11 +23,18 @@ def is_known(name: str) -> bool:
     return name in settings() or name.startswith(OF_OTHERS) or name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 
 
-def _named(kind: type[Settings]) -> Generator[tuple[str, Any]]:
+def named(kind: type[Settings]) -> dict[str, Any]:
+    """The defaults of one group of settings, by the variables that it is read from."""
     prefix = kind.model_config.get("env_prefix", "")
+    found: dict[str, Any] = {}
     for name, field in kind.model_fields.items():
         alias = field.validation_alias
         names = alias.choices if isinstance(alias, AliasChoices) else [alias or f"{prefix}{name}"]
-        yield from ((str(one).upper(), field.default) for one in names)
+        found |= {str(one).upper(): field.default for one in names}
+    return found
+
+
+def _groups(kind: type[Settings]) -> Generator[type[Settings]]:
+    yield kind
     for narrower in kind.__subclasses__():
-        yield from _named(narrower)
+        yield from _groups(narrower)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from opentelemetry.sdk import environment_variables
-from pydantic import AliasChoices
 
 from services.shared.settings import (
     TEAMS,
@@ -24,6 +23,7 @@ from services.shared.settings import (
     WorkerSettings,
 )
 from tests.deploy.cluster import Workload
+from tests.deploy.known import named
 
 TEMPORAL = {
     *("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "TEMPORAL_API_KEY", "TEMPORAL_TLS"),
@@ -57,7 +57,7 @@ class Role:
     @property
     def names(self) -> set[str]:
         """The variables that it may be given."""
-        read = {name for kind in self.settings for name in names_of(kind)}
+        read = {name for kind in self.settings for name in named(kind)}
         read -= {f"STREET12_{team.upper()}_DATABASE_URL" for team in TEAMS} - self.urls
         read |= TEMPORAL if self.engine else set[str]()
         return read | OTEL if TraceSettings in self.settings else read
@@ -84,13 +84,3 @@ ROLES: Mapping[str, Role] = {
 def role_of(workload: Workload) -> Role | None:
     """Nothing for what is not of the shop, and for the payment simulator, which reads nothing."""
     return ROLES.get(" ".join(workload.role))
-
-
-def names_of(kind: type[Settings]) -> set[str]:
-    """The variables that a group of settings is read from."""
-    prefix = kind.model_config.get("env_prefix", "")
-    names: set[str] = set()
-    for name, field in kind.model_fields.items():
-        alias = field.validation_alias
-        names |= {str(one) for one in alias.choices} if isinstance(alias, AliasChoices) else {f"{prefix}{name}".upper()}
-    return names

@@ -9,8 +9,9 @@ import yaml
 from deploy.local import ROOT
 from tests.deploy.cluster import Cluster
 from tests.deploy.image import image_environment
+from tests.deploy.known import named
 from tests.deploy.prometheus_rule import OBJECT, prometheus_rule
-from tests.deploy.roles import ROLES, names_of
+from tests.deploy.roles import ROLES
 from tests.prometheus import RULES
 
 IN_THE_IMAGE = {
@@ -52,7 +53,7 @@ def test_each_role_reads_what_its_process_reads(file: str, roles: set[str]) -> N
 
 def test_the_image_sets_what_the_manifests_leave_out() -> None:
     assert image_environment().keys() >= IN_THE_IMAGE
-    known = {name for role in ROLES.values() for kind in role.settings for name in names_of(kind)}
+    known = {name for role in ROLES.values() for kind in role.settings for name in named(kind)}
     assert {name for name in image_environment() if name.startswith("STREET12_")} <= known
 
 
