@@ -14,11 +14,18 @@ from services.order.acceptance import Acceptance
 from services.shared.database import Database
 from services.shared.migrations import upgrade
 from services.shared.settings import PoolSettings, Team
+from tests.authority import Authority
 from tests.database.orders import HeldClock, selling_tea
 from tests.database.servers import GetServer, NewDatabase, NewUrl
 from tests.mariadb import need_mariadb, running_mariadb
 
 _number = count(1)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who vouches for a server that is asked for TLS."""
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="session")

@@ -26,11 +26,6 @@ SETTINGS = PoolSettings(transaction_seconds=15)
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """An authority that did not vouch for the server."""
     return Authority(tmp_path_factory.mktemp("stranger"))
